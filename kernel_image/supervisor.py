@@ -1,0 +1,437 @@
+"""PID 1 of a session's container: starts the kernel, reaps children, restarts and signals the kernel on request.
+
+It listens on ``supervisor.sock`` in the runtime directory and speaks lines of JSON: a request is ``{"id": n, "op": ...}``,
+an answer ``{"id": n, ...}``. A connection that asked to ``attach`` also gets an event for each change of the kernel
+(see FRAMES.md, EVENT). Standard library only, one thread, no polling but one look a minute at whether the session is idle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import secrets
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+MAX_LINE = 65536
+LAST_WORDS = 4096  # bytes kept of what the kernel's process wrote to its own stdout and stderr
+KILL_SECONDS = 3.0  # how long killing everything may take before the container is given up
+IDLE_LOOK = 60.0
+KERNEL = str(Path(__file__).with_name("launch_kernel.py"))
+CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+PR_SET_CHILD_SUBREAPER = 36
+
+
+class Client:
+    """One connection to the control socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.buffer = b""
+        self.attached = False
+        self.waiting: object = None  # the id of its request for the turn, while another client has it
+
+
+class Supervisor:
+    """The state of one container: one kernel at a time, and who is connected."""
+
+    def __init__(self, runtime: Path, workspace: Path, idle_timeout: float) -> None:
+        self.runtime = runtime
+        self.workspace = workspace
+        self.idle_timeout = idle_timeout
+        self.started = time.time()
+        self.selector = selectors.DefaultSelector()
+        self.clients: dict[socket.socket, Client] = {}
+        self.key = secrets.token_hex(32)
+        self.connection_file = runtime / "kernel.json"
+        self.activity = runtime / "activity"
+        self.pid = 0
+        self.generation = 0
+        self.state: dict[str, Any] = {"event": "kernel", "state": "starting", "generation": 0}
+        self.restarting = False
+        self.ready_fd = -1
+        self.output_fd = -1
+        self.last_words = b""
+        self.oom_kills = 0
+        self.turn: Client | None = None  # whose cells may run; a client keeps it until another asks
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until told to shut down or idle for too long; the exit code of the container."""
+        if os.getpid() != 1:
+            # outside a container orphans must still come to us, or a kill would miss them
+            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.write_connection_file()
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_read, False)
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        self.stopping = False
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
+        listener = self.listen()
+        self.selector.register(wake_read, selectors.EVENT_READ, self.drain_wakeups)
+        self.selector.register(listener, selectors.EVENT_READ, self.accept)
+        self.start_kernel()
+        while not self.stopping:
+            for key, _ in self.selector.select(IDLE_LOOK if self.idle_timeout > IDLE_LOOK else self.idle_timeout):
+                key.data(key.fileobj)
+            self.reap()
+            if self.is_abandoned():
+                break
+        self.kill_all()
+        return 0
+
+    def listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        path = self.runtime / "supervisor.sock"
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        listener.listen(64)
+        listener.setblocking(False)
+        return listener
+
+    def write_connection_file(self) -> None:
+        ports = {f"{channel}_port": number for number, channel in enumerate(CHANNELS, 1)}
+        info = {
+            "transport": "ipc",
+            "ip": str(self.runtime / "kernel"),
+            "key": self.key,
+            "signature_scheme": "hmac-sha256",
+            "kernel_name": "python3",
+            **ports,
+        }
+        descriptor = os.open(self.connection_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(info, file)
+
+    def is_abandoned(self) -> bool:
+        """Whether nobody is attached, no cell runs, and none has for the idle time."""
+        if any(client.attached for client in self.clients.values()) or self.busy():
+            return False
+        return time.time() - self.last_activity() > self.idle_timeout
+
+    # -- the kernel -------------------------------------------------------------------------------------------
+
+    def start_kernel(self) -> None:
+        for number in range(1, len(CHANNELS) + 1):
+            (self.runtime / f"kernel-{number}").unlink(missing_ok=True)
+        if not self.connection_file.exists():
+            self.write_connection_file()  # the code that ran may have removed it
+        self.generation += 1
+        self.last_words = b""
+        self.oom_kills = oom_kill_count()
+        ready_read, ready_write = os.pipe()
+        output_read, output_write = os.pipe()
+        os.set_blocking(output_read, False)
+        os.set_inheritable(ready_write, True)
+        environment = dict(os.environ)
+        if os.getpid() != 1:
+            environment["JPY_PARENT_PID"] = str(os.getpid())
+        os.chdir(self.workspace)
+        self.pid = os.posix_spawn(
+            sys.executable,
+            [sys.executable, KERNEL, str(self.connection_file), str(ready_write), str(self.activity)],
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output_write, 1),
+                (os.POSIX_SPAWN_DUP2, output_write, 2),
+            ],
+            setpgroup=0,
+            setsigdef=[signal.SIGINT, signal.SIGCHLD, signal.SIGTERM],
+        )
+        os.chdir("/")
+        # the kernel, not this process, is what the kernel of the host should end when memory runs out
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000")
+        os.close(ready_write)
+        os.close(output_write)
+        self.ready_fd, self.output_fd = ready_read, output_read
+        self.selector.register(ready_read, selectors.EVENT_READ, self.on_ready)
+        self.selector.register(output_read, selectors.EVENT_READ, self.on_output)
+        self.announce({"state": "starting"})
+
+    def on_ready(self, descriptor: Any) -> None:
+        """The kernel wrote that its sockets are bound, or ended without."""
+        is_ready = os.read(descriptor, 1) == b"1"
+        self.selector.unregister(descriptor)
+        os.close(descriptor)
+        self.ready_fd = -1
+        if is_ready:
+            self.announce({"state": "ready"})
+
+    def on_output(self, descriptor: Any) -> None:
+        """Keep the end of what the kernel's process itself writes: it says why a start failed."""
+        with contextlib.suppress(BlockingIOError):
+            words = os.read(descriptor, 65536)
+            self.last_words = (self.last_words + words)[-LAST_WORDS:]
+            if not words:
+                self.forget_output()
+
+    def forget_output(self) -> None:
+        if self.output_fd >= 0:
+            self.selector.unregister(self.output_fd)
+            os.close(self.output_fd)
+            self.output_fd = -1
+
+    def reap(self) -> None:
+        """Collect every child that ended; learn why the kernel did."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.pid:
+                self.on_kernel_end(status)
+
+    def on_kernel_end(self, status: int) -> None:
+        self.pid = 0
+        self.kill_all()  # what the kernel started does not outlive it
+        if self.output_fd >= 0:
+            self.on_output(self.output_fd)
+        self.forget_output()
+        if self.ready_fd >= 0:
+            self.selector.unregister(self.ready_fd)
+            os.close(self.ready_fd)
+            self.ready_fd = -1
+        with contextlib.suppress(OSError):
+            self.activity.write_bytes(b"I{}")
+        killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        self.announce(
+            {
+                "state": "dead",
+                "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+                "signal": killed_by,
+                "out_of_memory": killed_by == signal.SIGKILL and oom_kill_count() > self.oom_kills,
+                "last_words": self.last_words.decode(errors="replace"),
+            }
+        )
+        if self.restarting:
+            self.restarting = False
+            self.start_kernel()
+
+    def kill_all(self) -> None:
+        """SIGKILL every process that came from this one: the kernel, what it started, and what those left behind."""
+        deadline = time.monotonic() + KILL_SECONDS
+        while pids := descendants(os.getpid()):
+            for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: a fork bomb must not outrun us
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, number)
+            for pid in pids:
+                with contextlib.suppress(ChildProcessError):
+                    ended, status = os.waitpid(pid, os.WNOHANG)
+                    if ended == self.pid and ended:
+                        self.on_kernel_end(status)
+                        return
+            if time.monotonic() > deadline:
+                if os.getpid() == 1:
+                    os.kill(-1, signal.SIGKILL)  # relays too: they come back
+                return
+            time.sleep(0.005)
+
+    def busy(self) -> bool:
+        try:
+            return self.activity.read_bytes()[:1] == b"B"
+        except OSError:
+            return False
+
+    def last_cell(self) -> object:
+        """What the kernel recorded of the last cell that ended (see launch_kernel.record_activity)."""
+        try:
+            return json.loads(self.activity.read_bytes()[1:16384])
+        except (OSError, ValueError, RecursionError):
+            return {}
+
+    def last_activity(self) -> float:
+        try:
+            return self.activity.stat().st_mtime
+        except OSError:
+            return self.started
+
+    # -- requests ---------------------------------------------------------------------------------------------
+
+    def accept(self, listener: Any) -> None:
+        with contextlib.suppress(BlockingIOError):
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            self.clients[connection] = Client(connection)
+            self.selector.register(connection, selectors.EVENT_READ, self.on_request)
+
+    def on_request(self, connection: Any) -> None:
+        client = self.clients[connection]
+        try:
+            received = connection.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        client.buffer += received
+        if not received or len(client.buffer) > MAX_LINE:
+            self.drop(client)
+            return
+        *lines, client.buffer = client.buffer.split(b"\n")
+        for line in lines:
+            try:
+                request = json.loads(line)
+                fields = self.answer(client, request)
+                if fields is None:
+                    continue
+                answer = {"id": request["id"], **fields}
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                answer = {"id": None, "error": f"bad request: {error!r}"[:500]}
+            self.send(client, answer)
+
+    def answer(self, client: Client, request: dict[str, Any]) -> dict[str, Any] | None:
+        """The fields of an answer; None where it comes later."""
+        match request["op"]:
+            case "attach":
+                client.attached = True
+                info = json.loads(self.connection_file.read_bytes()) if self.connection_file.exists() else {}
+                return {"connection": {**info, "key": self.key}, "kernel": self.state}
+            case "acquire":
+                return self.acquire(client, request["id"])
+            case "release":
+                self.release(client)
+                return {}
+            case "status":
+                return {
+                    "kernel": self.state,
+                    "busy": self.busy(),
+                    "last_cell": self.last_cell(),
+                    "idle": max(0.0, time.time() - self.last_activity()),
+                    "age": time.time() - self.started,
+                    "memory": memory_use(),
+                    "attached": sum(other.attached for other in self.clients.values()),
+                }
+            case "interrupt":
+                if self.pid:
+                    os.killpg(self.pid, signal.SIGINT)
+                return {}
+            case "restart":
+                if self.pid:
+                    self.restarting = True
+                    self.kill_all()
+                else:
+                    self.start_kernel()
+                return {}
+            case "shutdown":
+                self.stopping = True
+                return {}
+            case other:
+                return {"error": f"unknown op {other!r}"[:200]}
+
+    def acquire(self, client: Client, request: object) -> dict[str, Any] | None:
+        """Give the turn to run cells, now or when it is free; tell who has it that it is wanted."""
+        if self.turn is None or self.turn is client:
+            self.turn = client
+            return {}
+        client.waiting = request
+        self.send(self.turn, {"event": "turn wanted"})
+        return None
+
+    def release(self, client: Client) -> None:
+        """The turn, or the wait for it, is given up; whoever has waited longest gets it."""
+        client.waiting = None
+        if self.turn is client:
+            self.turn = None
+            waiting = [other for other in self.clients.values() if other.waiting is not None]
+            if waiting:
+                self.turn, request = waiting[0], waiting[0].waiting
+                self.turn.waiting = None
+                self.send(self.turn, {"id": request})
+                if len(waiting) > 1 and self.turn is not None:
+                    self.send(self.turn, {"event": "turn wanted"})
+
+    def announce(self, change: dict[str, Any]) -> None:
+        self.state = {"event": "kernel", "generation": self.generation, **change}
+        for client in list(self.clients.values()):
+            if client.attached:
+                self.send(client, self.state)
+
+    def send(self, client: Client, message: dict[str, Any]) -> None:
+        # a relay always reads; one that does not is broken, and is dropped rather than waited for
+        try:
+            client.connection.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            self.drop(client)
+
+    def drop(self, client: Client) -> None:
+        if self.clients.pop(client.connection, None):
+            self.selector.unregister(client.connection)
+            client.connection.close()
+            self.release(client)
+
+    def drain_wakeups(self, descriptor: Any) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(descriptor, 4096):
+                pass
+
+
+def descendants(root: int) -> list[int]:
+    """Every living process below ``root``, by the parents that /proc names. Zombies do not count."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - thousands of entries in a fork bomb: names are enough
+        if entry.isdigit():
+            with contextlib.suppress(OSError):
+                # the command's name, in parentheses, may hold anything, parentheses too
+                fields = Path("/proc", entry, "stat").read_bytes().rpartition(b")")[2].split()
+                if fields[0] not in (b"Z", b"X"):
+                    children.setdefault(int(fields[1]), []).append(int(entry))
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        below = children.get(queue.pop(), [])
+        found += below
+        queue += below
+    return found
+
+
+def oom_kill_count() -> int:
+    """How many processes of this container the host ended for want of memory (cgroup v2, then v1)."""
+    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(path).read_text().splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
+    return 0
+
+
+def memory_use() -> int:
+    """Bytes that this session's processes hold, without the page cache."""
+    if os.getpid() == 1:
+        for path, field in (("/sys/fs/cgroup/memory.stat", "anon"), ("/sys/fs/cgroup/memory/memory.stat", "total_rss")):
+            with contextlib.suppress(OSError, ValueError):
+                for line in Path(path).read_text().splitlines():
+                    name, _, count = line.partition(" ")
+                    if name == field:
+                        return int(count)
+    total = 0
+    for pid in [os.getpid(), *descendants(os.getpid())]:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+def main() -> int:
+    """``supervisor.py RUNTIME_DIR WORKSPACE IDLE_SECONDS``"""
+    runtime, workspace, idle_timeout = sys.argv[1:]
+    return Supervisor(Path(runtime), Path(workspace), float(idle_timeout)).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
