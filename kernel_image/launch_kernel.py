@@ -6,6 +6,7 @@ What differs from a plain ``ipykernel_launcher``:
   what waits in this process is bounded;
 - one ``print`` of any size becomes messages of at most a few megabytes;
 - no history database, a small output cache, plots inline;
+- what a thread prints belongs to the cell that started it;
 - the supervisor hears when the sockets are bound, and can see when a cell ran last.
 """
 
@@ -120,6 +121,24 @@ def record_activity(shell: Any, path: str) -> None:
     shell.events.register("post_run_cell", ended)
 
 
+def print_into_starting_cell(shell: Any) -> None:
+    """Make a thread's output belong to the cell that started it, rather than to whichever runs when it prints."""
+    start = threading.Thread.start
+
+    def start_with_parent(thread: threading.Thread) -> None:
+        parent, run = shell.get_parent(), thread.run
+
+        def run_with_parent() -> None:
+            shell.set_thread_parent(parent)
+            run()
+
+        if not isinstance(thread, BaseThread):
+            thread.run = run_with_parent  # type: ignore[method-assign]
+        start(thread)
+
+    threading.Thread.start = start_with_parent  # type: ignore[method-assign]
+
+
 def describe(error: BaseException) -> str:
     """An exception's text, whatever its ``__str__`` does."""
     try:
@@ -137,6 +156,7 @@ def main() -> None:
     app = SandboxKernelApp.instance(config=configuration())
     app.initialize(["-f", connection_file])
     record_activity(app.shell, activity)
+    print_into_starting_cell(app.shell)
     os.write(ready, b"1")
     os.close(ready)
     app.start()

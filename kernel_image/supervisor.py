@@ -24,6 +24,7 @@ MAX_LINE = 65536
 LAST_WORDS = 4096  # bytes kept of what the kernel's process wrote to its own stdout and stderr
 KILL_SECONDS = 3.0  # how long killing everything may take before the container is given up
 IDLE_LOOK = 60.0
+TURN_SECONDS = 2.0  # how long a client that runs nothing may sit on the turn while another waits
 KERNEL = str(Path(__file__).with_name("launch_kernel.py"))
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PR_SET_CHILD_SUBREAPER = 36
@@ -61,6 +62,7 @@ class Supervisor:
         self.last_words = b""
         self.oom_kills = 0
         self.turn: Client | None = None  # whose cells may run; a client keeps it until another asks
+        self.turn_wanted = 0.0  # since when another has asked
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -84,9 +86,11 @@ class Supervisor:
         self.selector.register(listener, selectors.EVENT_READ, self.accept)
         self.start_kernel()
         while not self.stopping:
-            for key, _ in self.selector.select(IDLE_LOOK if self.idle_timeout > IDLE_LOOK else self.idle_timeout):
+            pause = TURN_SECONDS if self.turn_wanted else min(IDLE_LOOK, self.idle_timeout)
+            for key, _ in self.selector.select(pause):
                 key.data(key.fileobj)
             self.reap()
+            self.revoke_turn()
             if self.is_abandoned():
                 break
         self.kill_all()
@@ -243,6 +247,16 @@ class Supervisor:
                 return
             time.sleep(0.005)
 
+    def wait_for_kernel_end(self) -> None:
+        """Reap a killed kernel, which takes until its last thread is gone: a zombie before that can't be waited for.
+
+        Whoever asked for a restart must not take the old kernel, still announced as ready, for the new one.
+        """
+        deadline = time.monotonic() + KILL_SECONDS
+        while self.restarting and time.monotonic() < deadline:
+            self.reap()
+            time.sleep(0.002)
+
     def busy(self) -> bool:
         try:
             return self.activity.read_bytes()[:1] == b"B"
@@ -325,6 +339,7 @@ class Supervisor:
                 if self.pid:
                     self.restarting = True
                     self.kill_all()
+                    self.wait_for_kernel_end()
                 else:
                     self.start_kernel()
                 return {}
@@ -340,20 +355,29 @@ class Supervisor:
             self.turn = client
             return {}
         client.waiting = request
+        self.turn_wanted = self.turn_wanted or time.monotonic()
         self.send(self.turn, {"event": "turn wanted"})
         return None
+
+    def revoke_turn(self) -> None:
+        """Take the turn from a client that keeps it though it runs nothing: its program is stopped, or stuck."""
+        if self.turn_wanted and not self.busy() and time.monotonic() - self.turn_wanted > TURN_SECONDS and self.turn:
+            self.send(self.turn, {"event": "turn lost"})
+            if self.turn:
+                self.release(self.turn)
 
     def release(self, client: Client) -> None:
         """The turn, or the wait for it, is given up; whoever has waited longest gets it."""
         client.waiting = None
         if self.turn is client:
-            self.turn = None
+            self.turn, self.turn_wanted = None, 0.0
             waiting = [other for other in self.clients.values() if other.waiting is not None]
             if waiting:
                 self.turn, request = waiting[0], waiting[0].waiting
                 self.turn.waiting = None
                 self.send(self.turn, {"id": request})
                 if len(waiting) > 1 and self.turn is not None:
+                    self.turn_wanted = time.monotonic()
                     self.send(self.turn, {"event": "turn wanted"})
 
     def announce(self, change: dict[str, Any]) -> None:

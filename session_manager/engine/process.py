@@ -1,0 +1,270 @@
+"""Sessions as plain local processes: the same supervisor, relay and kernel, without any isolation.
+
+For machines where no container engine can be had, only when asked for by name, and for tests. Linux only: the
+supervisor reads /proc. A "container" is a directory in the state directory, a "volume" another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..errors import ContainerGone, EngineError, EngineUnavailable, NameTaken
+from ..settings import Settings
+from .base import ContainerInfo, ContainerSpec, ExecStream, VolumeInfo
+
+KERNEL_IMAGE = Path(__file__).parents[2] / "kernel_image"
+STARTING_SECONDS = 20.0
+"""How old a directory without a process may be before it counts as left behind."""
+STOP_SECONDS = 8.0
+IMAGE = "process"
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the registry keeps of one supervisor, as JSON beside its log."""
+
+    name: str
+    labels: dict[str, str]
+    volume: str
+    runtime: str
+    created: float
+    pid: int
+    started: str
+    """Field 22 of /proc/PID/stat: tells a process from a later one of the same number."""
+
+
+class ProcessExecStream:
+    """A relay whose standard input and output are one end of a local socket pair."""
+
+    def __init__(self, runtime: str) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the stream
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - this package's own relay
+                [sys.executable, "-IS", str(KERNEL_IMAGE / "relay.py"), runtime],
+                stdin=theirs,
+                stdout=theirs,
+                stderr=self._stderr,
+                start_new_session=True,
+            )
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def recv(self) -> bytes:
+        """See :meth:`ExecStream.recv`."""
+        return self._socket.recv(262144)
+
+    def send(self, pieces: Sequence[memoryview]) -> int:
+        """See :meth:`ExecStream.send`."""
+        return self._socket.sendmsg(pieces)
+
+    def last_words(self) -> str:
+        """The end of the relay's standard error."""
+        if self._stderr.closed:
+            return ""
+        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 4096))
+        return self._stderr.read().decode(errors="replace")
+
+    def close(self) -> None:
+        """See :meth:`ExecStream.close`. The relay sees its input end; one that does not go is killed."""
+        self._socket.close()
+        self._stderr.close()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+
+class ProcessEngine:
+    """An :class:`~session_manager.engine.base.Engine` without containers."""
+
+    name = "process"
+
+    def __init__(self, settings: Settings) -> None:
+        self._root = settings.state_directory() / "process"
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+
+    async def find_image(self, wanted: str | None, progress: Callable[[str], None]) -> str:
+        """See :meth:`Engine.find_image`. There are none: what runs is this program's own Python."""
+        return IMAGE
+
+    async def create(self, spec: ContainerSpec) -> None:
+        """See :meth:`Engine.create`. Limits of memory, processors and network do not apply here."""
+        await asyncio.to_thread(self._create, spec)
+
+    def _create(self, spec: ContainerSpec) -> None:
+        if not sys.platform.startswith("linux"):
+            raise EngineUnavailable("The process engine runs on Linux only.", "Use a container engine.")
+        if importlib.util.find_spec("ipykernel") is None:
+            raise EngineUnavailable(
+                "The process engine needs ipykernel in this environment.",
+                "Install it: `pip install 'docker-interpreter[process]'`.",
+            )
+        directory = self._root / "containers" / spec.name
+        self._load(spec.name)  # sweeps one that ended
+        directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            directory.mkdir(mode=0o700)
+        except FileExistsError:
+            raise NameTaken(f"A session process named {spec.name} exists already.") from None
+        volume = self._root / "volumes" / spec.volume
+        (volume / "files").mkdir(parents=True, exist_ok=True, mode=0o700)
+        (volume / "labels.json").write_text(json.dumps(dict(spec.labels)))
+        runtime = tempfile.mkdtemp(prefix="dockint-process-")
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **spec.options.environment}
+        with (directory / "log").open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603 - this package's own supervisor
+                [
+                    sys.executable,
+                    str(KERNEL_IMAGE / "supervisor.py"),
+                    runtime,
+                    str(volume / "files"),
+                    str(spec.idle_timeout),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        self._children[process.pid] = process
+        record = _Record(
+            spec.name,
+            dict(spec.labels),
+            spec.volume,
+            runtime,
+            time.time(),
+            process.pid,
+            start_time(process.pid) or "",
+        )
+        partial = directory / "record.new"
+        partial.write_text(json.dumps(asdict(record)))
+        partial.rename(directory / "record.json")
+
+    def _load(self, name: str) -> _Record | None:
+        """The record of a living supervisor. What ended is swept, as a container engine removes what ended."""
+        directory = self._root / "containers" / name
+        try:
+            record = _Record(**json.loads((directory / "record.json").read_text()))
+        except FileNotFoundError:
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - directory.stat().st_mtime > STARTING_SECONDS:
+                    shutil.rmtree(directory, ignore_errors=True)
+            return None
+        except (ValueError, TypeError) as error:
+            raise EngineError(f"The record of the session process {name} is damaged.", f"Remove {directory}.") from error
+        child = self._children.get(record.pid)
+        if child is not None and child.poll() is not None:
+            del self._children[record.pid]
+        if start_time(record.pid) == record.started:
+            return record
+        self._sweep(record)
+        return None
+
+    def _sweep(self, record: _Record) -> None:
+        shutil.rmtree(record.runtime, ignore_errors=True)
+        shutil.rmtree(self._root / "containers" / record.name, ignore_errors=True)
+
+    async def exec(self, container: str) -> ExecStream:
+        """See :meth:`Engine.exec`."""
+
+        def start() -> ExecStream:
+            deadline = time.monotonic() + STARTING_SECONDS
+            while (record := self._load(container)) is None:
+                if not (self._root / "containers" / container).exists() or time.monotonic() > deadline:
+                    raise ContainerGone(f"The session process {container} does not run.")
+                time.sleep(0.01)  # another program is between claiming the name and starting the process
+            return ProcessExecStream(record.runtime)
+
+        return await asyncio.to_thread(start)
+
+    async def inspect(self, container: str) -> ContainerInfo | None:
+        """See :meth:`Engine.inspect`."""
+        record = await asyncio.to_thread(self._load, container)
+        return as_info(record) if record else None
+
+    async def list(self, labels: Mapping[str, str]) -> Sequence[ContainerInfo]:
+        """See :meth:`Engine.list`."""
+
+        def find() -> list[ContainerInfo]:
+            folder = self._root / "containers"
+            names = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+            records = [record for name in names if (record := self._load(name))]
+            return [as_info(record) for record in records if labels.items() <= record.labels.items()]
+
+        return await asyncio.to_thread(find)
+
+    async def remove(self, container: str) -> None:
+        """See :meth:`Engine.remove`."""
+
+        def stop() -> None:
+            record = self._load(container)
+            if record is None:
+                return
+            for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(record.pid, number)
+                deadline = time.monotonic() + seconds
+                while time.monotonic() < deadline:
+                    if self._load(container) is None:
+                        return
+                    time.sleep(0.01)
+            raise EngineError(f"The session process {container} (pid {record.pid}) does not end.")
+
+        await asyncio.to_thread(stop)
+
+    async def list_volumes(self, labels: Mapping[str, str]) -> Sequence[VolumeInfo]:
+        """See :meth:`Engine.list_volumes`."""
+
+        def find() -> list[VolumeInfo]:
+            found = []
+            for entry in sorted((self._root / "volumes").glob("*/labels.json")):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append(VolumeInfo(entry.parent.name, json.loads(entry.read_text())))
+            return [volume for volume in found if labels.items() <= volume.labels.items()]
+
+        return await asyncio.to_thread(find)
+
+    async def remove_volume(self, volume: str) -> None:
+        """See :meth:`Engine.remove_volume`."""
+        await asyncio.to_thread(shutil.rmtree, self._root / "volumes" / volume, True)
+
+    async def version(self) -> str:
+        """See :meth:`Engine.version`."""
+        return f"plain processes of Python {sys.version.split()[0]}, no isolation"
+
+    async def close(self) -> None:
+        """See :meth:`Engine.close`. Supervisors run on; those that ended are reaped."""
+        for child in self._children.values():
+            if child.poll() is None:
+                child.returncode = 0  # it goes on without us, which is no leak to warn of
+
+
+def as_info(record: _Record) -> ContainerInfo:
+    """What the registry knows, in the engines' common words."""
+    return ContainerInfo(record.name, record.labels, IMAGE, state="running", created=record.created)
+
+
+def start_time(pid: int) -> str | None:
+    """When a process started, in clock ticks since boot (proc(5), stat field 22); None where it does not run."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]
