@@ -1,0 +1,285 @@
+"""What can be set, where it is read from, and how a wrong setting becomes a clear error.
+
+::
+
+    Settings                   the engine, the image, the namespace
+    ├── container              ContainerOptions: what each container may use
+    └── limits                 Limits: how long a cell may run, how much output is kept
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from .settings_sources import Sources, explain, parse_yaml
+
+logger = logging.getLogger(__name__)
+
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([bkmgt])?(?:i?b)?", re.ASCII | re.IGNORECASE)
+_UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+# Directories of the container, not of this machine.
+_SYSTEM_DIRECTORIES = ("/dev", "/etc", "/home", "/proc", "/run", "/sys", "/tmp", "/usr", "/var")  # noqa: S108
+_NAMESPACE = "up to 41 lower-case letters, digits, dots, dashes and underscores, a letter or digit first"
+
+
+def parse_size(value: object) -> int:
+    """Bytes, from a number or from text as Docker takes it: ``"512m"``, ``"1.5g"``; units are powers of 1024.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError('should be a size: a number of bytes, or text such as "512m" or "2g"')
+    return int(float(found[1]) * _UNITS[(found[2] or "b").lower()])
+
+
+def _size(minimum: str, maximum: str = "1024t") -> tuple[BeforeValidator, AfterValidator]:
+    least, most = parse_size(minimum), parse_size(maximum)
+
+    def within(value: int) -> int:
+        if value < least:
+            raise ValueError(f"should be at least {minimum}")
+        if value > most:
+            raise ValueError(f"should be at most {maximum}")
+        return value
+
+    return BeforeValidator(parse_size), AfterValidator(within)
+
+
+def _text(pattern: str, what: str) -> AfterValidator:
+    def matching(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(f"should be {what}")
+        return value
+
+    return AfterValidator(matching)
+
+
+class _Section(BaseModel):
+    """A part of the settings: frozen, with unknown names refused, and failures that are SettingsErrors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    section: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            self.__pydantic_validator__.validate_python(values, self_instance=self)
+        except ValidationError as error:
+            raise explain(error, type(self), type(self).section, Sources()) from None
+
+    # As pydantic's RootModel does it: a section in a section is validated with it, in one go, so that an
+    # error knows the whole path.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, value: object, info: ValidationInfo) -> object:
+        """Pydantic would take true for 1, and a limit of ``yes`` seconds for a second."""
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("should not be true or false")
+        return value
+
+
+class Limits(_Section):
+    """How long things may take (seconds) and how much of them is kept (bytes, characters).
+
+    ::
+
+        Limits(timeout=30, output_bytes="4m")
+    """
+
+    section = ("limits",)
+
+    timeout: Annotated[float, Field(gt=0, le=604_800, allow_inf_nan=False)] | None = 120.0
+    """How long a cell may run; None for no limit."""
+    interrupt_grace: Annotated[float, Field(ge=0.05, le=300, allow_inf_nan=False)] = 2.0
+    """How long each step takes from an interrupt to a kill."""
+    start_timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 60.0
+    """How long a session may take to start."""
+    idle_timeout: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] = 3600.0
+    """After so long with nothing run and nobody connected, plus ``idle_margin``, a container ends itself."""
+    idle_margin: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
+    output_bytes: Annotated[int, *_size("64k", "4g")] = parse_size("16m")
+    """Output kept of each cell."""
+    text_chars: Annotated[int, Field(ge=200, le=10_000_000)] = 20_000
+    """Characters of that a language model reads."""
+    message_bytes: Annotated[int, *_size("1m", "1g")] = parse_size("128m")
+    """The largest single message that is accepted from a kernel."""
+
+
+def _mount_point(value: str) -> str:
+    parts = value.split("/")
+    if (
+        parts[0]
+        or not all(re.fullmatch(r"[\w.-]{1,100}", part, re.ASCII) for part in parts[1:])
+        or len(value) > 400
+    ):
+        raise ValueError("should be an absolute path of letters, digits, dots, dashes and underscores")
+    if ".." in parts or "." in parts or f"/{parts[1]}" in _SYSTEM_DIRECTORIES:
+        raise ValueError("should not lie in a directory of the system; /mnt is the usual place")
+    return value
+
+
+def _environment(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    environment: dict[object, object] = {}
+    for name, setting in value.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w{0,127}", name, re.ASCII):
+            raise ValueError(f"should not name a variable {name!r:.60}: letters, digits and underscores only")
+        if isinstance(setting, bool) or not isinstance(setting, str | int | float):
+            raise ValueError(f"should give {name} as text: put it in quotes")
+        if "\0" in str(setting):
+            raise ValueError(f"should give {name} without a null character")
+        environment[name] = str(setting)
+    if sum(len(str(name)) + len(str(setting)) for name, setting in environment.items()) > 65_536:
+        raise ValueError("should be no larger than 64 KiB in all")
+    return environment
+
+
+class ContainerOptions(_Section):
+    """What each container may use, as an administrator writes it in YAML, with docker-py's names.
+
+    ::
+
+        ContainerOptions.from_yaml("mem_limit: 2g\\nnano_cpus: 2000000000")
+
+    Sizes are bytes, or text such as ``"512m"``. Options that would weaken the sandbox, or that this package
+    sets itself, are refused, each with its reason.
+    """
+
+    section = ("container",)
+
+    mem_limit: Annotated[int, *_size("64m")] = parse_size("1g")
+    """Memory, its tmpfs included; there is no swap on top."""
+    nano_cpus: Annotated[int, Field(ge=10_000_000, le=1_024_000_000_000)] = 1_000_000_000
+    """Processor time in billionths of a CPU: 1500000000 is one and a half CPUs."""
+    pids_limit: Annotated[int, Field(ge=32, le=32_768)] = 256
+    """Processes and threads."""
+    shm_size: Annotated[int, *_size("1m")] = parse_size("64m")
+    """The size of /dev/shm, which multiprocessing uses."""
+    tmp_size: Annotated[int, *_size("1m")] = parse_size("256m")
+    """The size of /tmp, which is in memory."""
+    home_size: Annotated[int, *_size("1m")] = parse_size("64m")
+    """The size of the home directory, which is in memory and holds settings and caches."""
+    network_disabled: bool = True
+    """No network at all. If false, the engine's default bridge network, and with it whatever that reaches."""
+    working_dir: Annotated[str, AfterValidator(_mount_point)] = "/mnt"
+    """Where the session's files are, on a volume."""
+    environment: Annotated[dict[str, str], BeforeValidator(_environment)] = Field(default_factory=dict)
+    """Environment variables of the kernel. The code in the session can read them: no secrets."""
+    hostname: Annotated[str, _text(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", "a host name")] = "sandbox"
+    runtime: Annotated[str, _text(r"[A-Za-z0-9][\w.-]{0,63}", "the name of a runtime")] | None = None
+    """An OCI runtime that the engine knows by this name, such as ``runsc`` (gVisor); None for its default."""
+
+    @model_validator(mode="after")
+    def _warn_of_network(self) -> Self:
+        if not self.network_disabled:
+            logger.warning(
+                "network_disabled is false: code in sessions reaches the engine's bridge network, the "
+                "containers on it, and through it perhaps this host and the internet."
+            )
+        return self
+
+    @classmethod
+    def from_yaml(cls, text: str) -> ContainerOptions:
+        """The options in a YAML mapping. Raises SettingsError, with the line and column."""
+        document = parse_yaml(text, "the YAML text")
+        sources = Sources()
+        sources.add({"container": document.values}, document.places(("container",)))
+        return sources.build(cls, ("container",))
+
+
+def _absolute(path: Path) -> Path:
+    expanded = path.expanduser()
+    if not expanded.is_absolute():
+        raise ValueError("should be an absolute path")
+    return expanded
+
+
+class Settings(_Section):
+    """All settings. In code::
+
+        Settings(image="example", limits=Limits(timeout=30))
+        Settings(container={"mem_limit": "2g"})
+
+    :meth:`load` reads a YAML file and the environment as well. Every failure is a
+    :class:`~session_manager.errors.SettingsError` that names the setting, what is wrong with it, and where it
+    is.
+    """
+
+    engine: Literal["docker", "process"] = "docker"
+    """``process`` is a plain process of this machine, without isolation."""
+    docker_host: Annotated[str, _text(r"\S{1,1024}", "an address without spaces")] | None = None
+    """The engine's address, such as ``ssh://user@host``; None for the one that ``docker`` uses."""
+    image: Annotated[str, _text(r"[A-Za-z0-9][\w./:@-]{0,254}", "a reference to an image")] | None = None
+    """None for the default image, ``example`` for the one for data analysis, or any reference."""
+    namespace: Annotated[str, _text(r"[a-z0-9][a-z0-9_.-]{0,40}", _NAMESPACE)] = "docker-interpreter"
+    """What names of containers and volumes begin with; keeps installations on one engine apart."""
+    container: ContainerOptions = Field(default_factory=ContainerOptions)
+    limits: Limits = Field(default_factory=Limits)
+    state_dir: Annotated[Path, AfterValidator(_absolute)] | None = None
+    """Where the process engine keeps its sessions; None for the user's state directory."""
+
+    def state_directory(self) -> Path:
+        """``state_dir``, or its default: ``docker-interpreter`` in XDG_STATE_HOME or ~/.local/state."""
+        if self.state_dir is not None:
+            return self.state_dir
+        xdg = os.environ.get("XDG_STATE_HOME", "")
+        # The XDG base directory specification has relative paths ignored.
+        base = Path(xdg) if xdg.startswith("/") else Path.home() / ".local" / "state"
+        return base / "docker-interpreter"
+
+    @classmethod
+    def load(
+        cls, path: Path | None = None, env: Mapping[str, str] | None = None, **overrides: object
+    ) -> Settings:
+        """Settings from all sources, later ones winning: defaults, a file, the environment, ``overrides``.
+
+        The file is ``path``, or the one that ``DOCKER_INTERPRETER_CONFIG`` names, or else the first that
+        exists of ``./docker-interpreter.yaml`` and ``~/.config/docker-interpreter/config.yaml``. Variables
+        are named as in ``DOCKER_INTERPRETER_IMAGE`` and ``DOCKER_INTERPRETER_LIMITS__TIMEOUT``; empty ones
+        count as not set, ``null`` is None, and one in braces is read as YAML. Mappings among ``overrides``
+        are merged into what is there; :class:`Limits` and :class:`ContainerOptions` objects replace it.
+        ``env`` is the process's if not given.
+
+        :raises SettingsError: a file that was named is missing or no YAML; a setting is unknown or wrong.
+        """
+        sources = Sources()
+        sources.add_file(path, os.environ if env is None else env)
+        sources.add_environment(os.environ if env is None else env)
+        sources.add(overrides, {(): "in code"})
+        return sources.build(cls, ())
+
+
+def settings_hash(settings: Settings) -> str:
+    """12 hexadecimal digits that change with whatever a container is made from."""
+    relevant = {
+        "image": settings.image,
+        "container": settings.container.model_dump(mode="json"),
+        "idle": settings.limits.idle_timeout + settings.limits.idle_margin,
+    }
+    return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]

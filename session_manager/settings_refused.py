@@ -1,0 +1,79 @@
+"""Container options that are refused by name, and why."""
+
+from __future__ import annotations
+
+_REASONS: dict[str, tuple[str, ...]] = {
+    "`image` is a setting of its own, beside `container`": ("image",),
+    "docker-py calls it mem_limit": ("memory", "mem"),
+    "docker-py calls it nano_cpus, and 1 CPU is 1000000000": ("cpus", "cpu_count", "cpu_percent"),
+    "nano_cpus sets the processor limit": (
+        "cpu_period",
+        "cpu_quota",
+        "cpu_rt_period",
+        "cpu_rt_runtime",
+        "cpu_shares",
+    ),
+    "the container runs the session's own supervisor": ("command", "entrypoint", "init", "init_path"),
+    "containers are named after their session's key": ("name",),
+    "labels are how sessions are found again": ("labels",),
+    "it is how the session's stream is opened": (
+        "attach",
+        "detach",
+        "stdin_open",
+        "stdout",
+        "stderr",
+        "stream",
+        "tty",
+    ),
+    "containers are removed when they end": ("auto_remove", "remove", "restart_policy"),
+    "sessions always run as the image's unprivileged user": ("user", "group_add"),
+    "there is never swap on top of mem_limit": ("memswap_limit", "mem_swappiness"),
+    "the kernel must be the first to go when memory runs out": ("oom_kill_disable", "oom_score_adj"),
+    "the engine's own log must stay small": ("log_config",),
+    "the root file system stays read-only; tmp_size and home_size size what can be written": (
+        "read_only",
+        "tmpfs",
+        "storage_opt",
+    ),
+    "nothing of the host is shared with a session, and its files have a volume of their own": (
+        "volumes",
+        "volumes_from",
+        "volume_driver",
+        "mounts",
+        "binds",
+    ),
+    "it would take the sandbox away": ("privileged",),
+    "all capabilities stay dropped": ("cap_add", "cap_drop"),
+    "it would replace the seccomp profile or no-new-privileges": ("security_opt",),
+    "it would let code in the session reach the host's hardware": (
+        "devices",
+        "device_cgroup_rules",
+        "device_requests",
+    ),
+    "it would share a namespace with the host or with another container": (
+        "cgroupns",
+        "ipc_mode",
+        "pid_mode",
+        "userns_mode",
+        "uts_mode",
+    ),
+    "it would take the container out of the engine's limits": ("cgroup_parent", "ulimits", "sysctls"),
+    "network_disabled decides on the network; sessions publish nothing": (
+        "dns",
+        "dns_opt",
+        "dns_search",
+        "domainname",
+        "extra_hosts",
+        "links",
+        "mac_address",
+        "network",
+        "network_mode",
+        "networking_config",
+        "ports",
+        "publish_all_ports",
+        "use_config_proxy",
+    ),
+}
+
+REFUSED_OPTIONS: dict[str, str] = {name: reason for reason, names in _REASONS.items() for name in names}
+"""The reason for each option that is refused; other options that docker-py knows are unknown here."""
