@@ -1,0 +1,61 @@
+"""Python sessions for chat assistants: each key its own container, with an IPython kernel that remembers.
+
+The names below are the public surface; everything else may change.
+"""
+
+from .blocking import BlockingSession, open_session
+from .errors import (
+    ContainerGone,
+    EngineError,
+    EngineUnavailable,
+    FrameError,
+    HostError,
+    ImageBuildFailed,
+    ImageMissing,
+    KernelStartFailed,
+    LinkBroken,
+    LinkError,
+    NameTaken,
+    NotebookError,
+    SandboxError,
+    SessionClosed,
+    SettingsError,
+)
+from .execution import Execution, Status
+from .manager import SessionManager, SessionStatus
+from .outputs import Display, Error, Output, Result, Stream
+from .session import Session
+from .settings import ContainerOptions, Limits, Settings
+
+__all__ = [
+    "BlockingSession",
+    "ContainerGone",
+    "ContainerOptions",
+    "Display",
+    "EngineError",
+    "EngineUnavailable",
+    "Error",
+    "Execution",
+    "FrameError",
+    "HostError",
+    "ImageBuildFailed",
+    "ImageMissing",
+    "KernelStartFailed",
+    "Limits",
+    "LinkBroken",
+    "LinkError",
+    "NameTaken",
+    "NotebookError",
+    "Output",
+    "Result",
+    "SandboxError",
+    "Session",
+    "SessionClosed",
+    "SessionManager",
+    "SessionStatus",
+    "Settings",
+    "SettingsError",
+    "Status",
+    "Stream",
+    "open_session",
+]

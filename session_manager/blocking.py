@@ -1,0 +1,106 @@
+"""A small blocking front, for scripts and notebooks: the same code in an event loop of its own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from .execution import Execution
+from .manager import SessionManager
+from .outputs import Output
+from .session import DEFAULT_TIMEOUT, Session
+from .settings import Settings
+
+T = TypeVar("T")
+
+
+class BlockingSession:
+    """One session, without ``await``. Made by :func:`open_session`; usable where an event loop already runs.
+
+    Ctrl-C while :meth:`execute` waits stops the cell in the steps of a timeout, and is raised on.
+    """
+
+    def __init__(self, key: str | None, settings: Settings | None, progress: Callable[[str], None] | None) -> None:
+        self._manager = SessionManager(settings, progress=progress)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="blocking-session", daemon=True)
+        self._thread.start()
+        try:
+            opening = self._manager.throw_away() if key is None else self._manager.session(key)
+            self._session: Session = self._call(opening)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def key(self) -> str:
+        """The session's key."""
+        return self._session.key
+
+    def execute(
+        self,
+        code: str,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        on_output: Callable[[Output], None] | None = None,
+    ) -> Execution:
+        """As :meth:`Session.execute`. ``on_output`` is called in another thread."""
+        return self._call(self._session.execute(code, timeout=timeout, on_output=on_output))
+
+    def interrupt(self) -> bool:
+        """As :meth:`Session.interrupt`; call it from another thread than the one that waits in :meth:`execute`."""
+        return self._call(self._session.interrupt())
+
+    def restart(self) -> None:
+        """As :meth:`Session.restart`."""
+        self._call(self._session.restart())
+
+    def stop(self, *, purge: bool = False) -> None:
+        """As :meth:`Session.stop`."""
+        self._call(self._session.stop(purge=purge))
+
+    def close(self) -> None:
+        """Let go of the session. A named one lives on; a throw-away one is removed."""
+        if self._loop.is_closed():
+            return
+        try:
+            self._call(self._manager.detach())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+
+def open_session(
+    key: str | None = None, settings: Settings | None = None, *, progress: Callable[[str], None] | None = None
+) -> BlockingSession:
+    """The session of a key, found or created, for use without ``await``; without a key, one to throw away.
+
+    ::
+
+        with open_session("key") as session:
+            print(session.execute("1 + 1").text)
+
+    :raises SandboxError: it can't be started; see :meth:`Session.execute`.
+    """
+    return BlockingSession(key, settings, progress)

@@ -1,0 +1,251 @@
+"""One cell, from its sending to its end, whatever comes between: time limits, broken links, dead kernels.
+
+The ladder: interrupt over the kernel's control channel; after a grace time SIGINT to the kernel's process group, from
+the supervisor; after another, SIGKILL to all the kernel started, and a new kernel in the same container; where the
+supervisor does not answer, the container goes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from enum import Enum, auto
+
+from . import execution
+from .container import Container
+from .errors import ContainerGone, SandboxError
+from .execution import Ending, Execution
+from .kernel import Kernel, OnOutput
+from .outputs import Error
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+IDLE_AFTER_REPLY = 2.0
+"""Seconds to wait for the idle status once the reply is in; then the output counts as incomplete."""
+LOOK_FOR_REPLY = 1.0
+"""Seconds between looks at the supervisor's record, where a reply may have been lost."""
+DRAIN = 0.5
+"""Seconds at most to collect what a dead kernel still had under way."""
+QUIET = 0.05
+RESTART_TIMEOUT = 10.0
+MOST_HEALS = 20
+"""A link that breaks more often than this during one cell is being broken on purpose."""
+
+
+class _End(Enum):
+    ENDED = auto()
+    LATE = auto()
+    STOPPED = auto()
+    KERNEL_DIED = auto()
+    CONTAINER_GONE = auto()
+    ENGINE_GONE = auto()
+
+
+class CellRun:
+    """Runs one cell. ``wake`` is set by whatever changes: a message, the link, a request to stop."""
+
+    def __init__(
+        self,
+        container: Container,
+        kernel: Kernel,
+        settings: Settings,
+        wake: asyncio.Event,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._container = container
+        self._link = container.link
+        self._kernel = kernel
+        self._limits = settings.limits
+        self._memory_limit = settings.container.mem_limit if settings.engine != "process" else None
+        self._wake = wake
+        self._should_stop = should_stop
+        self._incomplete = False
+        self._engine_error = ""
+        self._heals = 0
+        self._next_look = float("inf")
+        self._unknown_looks = 0
+        self.container_lost = False
+        """The container is gone, or was removed here: open it anew before the next cell."""
+
+    async def run(self, code: str, timeout: float | None, on_output: OnOutput | None, notice: str | None) -> Execution:
+        """Run ``code`` for at most ``timeout`` seconds, and the ladder's grace times."""
+        self._code, self._on_output = code, on_output
+        self._cell = self._kernel.execute(code, on_output)
+        started_at, begin = time.time(), time.monotonic()
+        try:
+            end = await self._watch(None if timeout is None else begin + timeout, stoppable=True)
+            ending = await self._conclude(end, timeout)
+        finally:
+            self._kernel.stop_listening(self._cell)
+        error = self._cell.error
+        if ending is not None:
+            status, kept, message = ending.status, ending.variables_kept, ending.message
+        elif self._cell.reply == "ok":
+            status, kept, message = "ok", True, None
+        else:
+            status, kept, message = "error", True, None
+            error = error or Error("Aborted", "The kernel aborted the cell before it ran.", ())
+        return Execution(
+            code=code,
+            status=status,
+            error=error,
+            duration=time.monotonic() - begin,
+            started_at=started_at,
+            execution_count=self._cell.execution_count,
+            variables_kept=kept,
+            output_incomplete=self._incomplete,
+            message=message,
+            notice=notice,
+            cell=self._cell,
+            text_chars=self._limits.text_chars,
+        )
+
+    async def _conclude(self, end: _End, timeout: float | None) -> Ending | None:
+        """What an end means; climbs the ladder where the cell did not end by itself. None: it did."""
+        match end:
+            case _End.ENDED:
+                return None
+            case _End.LATE:
+                return await self._climb(timeout)
+            case _End.STOPPED:
+                return await self._climb(None)
+            case _End.KERNEL_DIED:
+                await self._drain()
+                death = self._link.last_death
+                known = death is not None and death.generation == self._kernel.generation
+                return execution.died(death if known else None, self._memory_limit)
+            case _End.CONTAINER_GONE:
+                self.container_lost = True
+                self._incomplete = True
+                return execution.container_gone()
+            case _End.ENGINE_GONE:
+                self.container_lost = True
+                self._incomplete = True
+                return execution.engine_gone(self._engine_error)
+
+    # -- watching ---------------------------------------------------------------------------------------------
+
+    async def _watch(self, deadline: float | None, *, stoppable: bool) -> _End:
+        """Wait until something has to be done about the cell, or nothing more."""
+        reply_since: float | None = None
+        while True:
+            self._wake.clear()
+            now = time.monotonic()
+            if self._cell.ended:
+                return _End.ENDED
+            if self._link.broken is not None:
+                end = await self._heal()
+                if end is not None:
+                    return end
+                continue
+            if self._kernel_is_gone():
+                return _End.KERNEL_DIED
+            if self._cell.reply is not None:
+                reply_since = reply_since or now
+                if now - reply_since > IDLE_AFTER_REPLY:
+                    self._incomplete = True
+                    return _End.ENDED
+            if stoppable and self._should_stop():
+                return _End.STOPPED
+            if deadline is not None and now >= deadline:
+                return _End.LATE
+            if self._cell.idle and self._cell.reply is None:
+                self._next_look = min(self._next_look, now + LOOK_FOR_REPLY)
+            if now >= self._next_look:
+                await self._look_for_reply()
+                continue
+            limits = [
+                deadline,
+                self._next_look,
+                None if reply_since is None else reply_since + IDLE_AFTER_REPLY + 0.01,
+            ]
+            pause = min((limit for limit in limits if limit is not None), default=float("inf")) - now
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), None if pause == float("inf") else max(0.0, pause))
+
+    def _kernel_is_gone(self) -> bool:
+        state = self._link.kernel
+        return state.generation != self._kernel.generation or state.state == "dead"
+
+    async def _heal(self) -> _End | None:
+        """The link broke: attach again. The kernel's sockets reconnect by themselves, under the same Jupyter session."""
+        self._incomplete = True
+        self._heals += 1
+        if self._heals > MOST_HEALS:
+            self._engine_error = "The link into the container breaks again and again."
+            return _End.ENGINE_GONE
+        logger.info("the link of %s broke (%s); attaching again", self._container.spec.name, self._link.broken)
+        try:
+            await self._container.heal()
+        except ContainerGone:
+            return _End.CONTAINER_GONE
+        except SandboxError as error:
+            self._engine_error = str(error)
+            return _End.ENGINE_GONE
+        self._next_look = time.monotonic() + LOOK_FOR_REPLY
+        return None
+
+    async def _look_for_reply(self) -> None:
+        """Ask the supervisor how the last cell ended, in case the message that said so went with a broken link."""
+        self._next_look = time.monotonic() + LOOK_FOR_REPLY
+        try:
+            status = await self._link.request("status")
+        except SandboxError as error:
+            logger.debug("no status: %s", error)
+            return
+        last = status.get("last_cell")
+        if status.get("busy") is not False or not isinstance(last, dict) or self._cell.ended:
+            self._unknown_looks = 0
+        elif last.get("msg_id") == self._cell.msg_id:
+            self._incomplete = True
+            fields = {"status": "ok"} if last.get("ok") is True else {**last, "status": "error"}
+            self._cell.on_reply(fields)
+            self._cell.idle = True
+        elif self._heals and not self._cell.started:
+            self._unknown_looks += 1
+            if self._unknown_looks > 1:
+                # idle, and never seen: the request went with the link
+                self._unknown_looks = 0
+                self._kernel.stop_listening(self._cell)
+                self._cell = self._kernel.execute(self._code, self._on_output, self._cell.log)
+
+    async def _drain(self) -> None:
+        """Let what a dead kernel sent arrive: until nothing has come for a moment."""
+        deadline = time.monotonic() + DRAIN
+        while time.monotonic() < deadline:
+            await asyncio.sleep(QUIET)
+            if time.monotonic() - self._kernel.last_message > QUIET:
+                return
+
+    # -- the ladder -------------------------------------------------------------------------------------------
+
+    async def _climb(self, timeout: float | None) -> Ending | None:
+        """Interrupt, again, kill, replace: until the cell has ended. ``timeout`` is the limit it passed, if it did."""
+        for step in (self._interrupt, self._signal):
+            await step()
+            end = await self._watch(time.monotonic() + self._limits.interrupt_grace, stoppable=False)
+            if end is _End.ENDED:
+                return execution.interrupted(timeout)
+            if end is not _End.LATE:
+                return await self._conclude(end, timeout)
+        try:
+            await self._link.request("restart", RESTART_TIMEOUT)
+        except SandboxError as error:
+            logger.warning("%s; removing the container", error)
+            await self._container.remove()
+            self.container_lost = True
+        await self._drain()
+        return execution.killed(timeout)
+
+    async def _interrupt(self) -> None:
+        self._kernel.interrupt()
+
+    async def _signal(self) -> None:
+        try:
+            await self._link.request("interrupt", self._limits.interrupt_grace)
+        except SandboxError as error:
+            logger.info("%s", error)  # the next step is harder, and needs no answer

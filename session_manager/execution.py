@@ -1,0 +1,131 @@
+"""What a caller gets of a cell that ran, and the one sentence for each way in which a cell can end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .link import KernelState
+from .outputs import Error, Output, text_for_model
+from .protocol import Cell
+
+Status = Literal["ok", "error", "interrupted", "killed", "out_of_memory", "died"]
+
+LOST = "Variables are lost; files in the workspace are kept. The next cell runs in a fresh Python."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Execution:
+    """One cell that ran.
+
+    ``outputs`` and ``text`` are read from the cell's log when asked for: what a thread of this cell prints later,
+    while another cell runs, appears here, as it would in a notebook.
+    """
+
+    code: str
+    status: Status
+    """``ok``; ``error`` (it raised); ``interrupted`` (stopped, variables kept); ``killed`` (did not stop when
+    interrupted); ``out_of_memory``; ``died`` (Python or its container ended otherwise)."""
+    error: Error | None
+    """What it raised: set when ``status`` is ``error``, and when an interrupt ended it with an exception."""
+    duration: float
+    """Seconds from its sending to its end."""
+    started_at: float
+    """Unix time, seconds."""
+    execution_count: int | None
+    variables_kept: bool | None
+    """Whether the session's variables survived; None where that can't be known (the engine is out of reach)."""
+    output_incomplete: bool
+    """Some output may be missing: the link broke, or the kernel never said that it was done."""
+    message: str | None
+    """One sentence on how it ended, for people and models; None for ``ok`` and ``error``."""
+    notice: str | None
+    """One sentence on what happened to the session before this cell, such as variables that are gone."""
+    cell: Cell
+    """What the execution was made of; it goes on collecting."""
+    text_chars: int
+
+    @property
+    def outputs(self) -> Sequence[Output]:
+        """The outputs, with whole mime bundles, as a notebook would show them."""
+        return self.cell.log.outputs
+
+    @property
+    def text(self) -> str:
+        """What a language model reads: outputs as text, bounded, and how the cell ended where that needs saying."""
+        shown = text_for_model(self.outputs, max_chars=self.text_chars, code=self.code)
+        incomplete = "Some output may be missing." if self.output_incomplete else None
+        return "\n".join(part for part in (self.notice, shown, self.message, incomplete) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a cell ended, where it did not end by itself."""
+
+    status: Status
+    message: str
+    variables_kept: bool | None
+
+
+def interrupted(seconds: float | None) -> Ending:
+    """It stopped when it was interrupted: after ``seconds``, or on request."""
+    why = f"after its time limit of {seconds:g} s" if seconds is not None else "on request"
+    return Ending("interrupted", f"The cell was interrupted {why}. Variables and files are kept.", True)
+
+
+def killed(seconds: float | None) -> Ending:
+    """It did not stop when it was interrupted."""
+    why = f"ran past its time limit of {seconds:g} s" if seconds is not None else "was asked to stop"
+    return Ending("killed", f"The cell {why}, did not react to interrupts, and was killed. {LOST}", False)
+
+
+def died(state: KernelState | None, memory_limit: int | None) -> Ending:
+    """Python ended while the cell ran. ``state`` is the supervisor's word on it, None where another program restarted it."""
+    if state is None:
+        return Ending("died", f"Python was restarted by another program while the cell ran. {LOST}", False)
+    if state.out_of_memory:
+        limit = f" of {readable_size(memory_limit)}" if memory_limit else ""
+        return Ending(
+            "out_of_memory",
+            f"The session needed more memory than its limit{limit}, and Python was ended. {LOST}"
+            " Work on less data at a time, or ask for a higher memory limit.",
+            False,
+        )
+    return Ending("died", f"Python ended while the cell ran ({cause(state)}). {LOST}", False)
+
+
+def container_gone() -> Ending:
+    """The container ended or was removed while the cell ran."""
+    return Ending("died", f"The session's container was stopped or removed while the cell ran. {LOST}", False)
+
+
+def engine_gone(reason: str) -> Ending:
+    """The engine can't be reached, so the cell can't be watched."""
+    return Ending(
+        "died",
+        f"The container engine can't be reached, so this cell can't be followed any more. {reason}"
+        " Files are kept; variables are, if the engine kept the container. Run a small cell to find out.",
+        None,
+    )
+
+
+def cause(state: KernelState) -> str:
+    """Why a kernel ended, in a few words."""
+    if state.signal is not None:
+        try:
+            return f"by signal {signal.Signals(state.signal).name}"
+        except ValueError:
+            return f"by signal {state.signal}"
+    return f"with exit code {state.exit_code}"
+
+
+def readable_size(size: int) -> str:
+    """Bytes in binary units."""
+    amount = float(size)
+    for unit in ("bytes", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.3g} {unit}"
+        amount /= 1024
+    return f"{amount:.3g} GiB"

@@ -1,0 +1,253 @@
+"""One live kernel: this program's Jupyter client of it, and the requests it answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+import zmq.asyncio
+from jupyter_client.asynchronous.client import AsyncKernelClient
+
+from .errors import KernelStartFailed
+from .link import Link
+from .outputs import DisplayRegistry, Output, OutputLog
+from .protocol import Cell, Message, Router, parent_id
+from .settings import Limits
+
+logger = logging.getLogger(__name__)
+
+KERNEL_INFO_AGAIN = 0.5
+"""Seconds without a sign of life on iopub before kernel_info is asked again (the subscription race)."""
+RECEIVE_QUEUE = 8
+"""Messages that wait in this process, each up to the largest accepted: this times that bounds a session's memory here."""
+SLICE = 0.005
+"""Seconds that one channel may keep the event loop before other tasks get their turn."""
+
+MOST_COMPLETIONS = 1000
+
+OnOutput = Callable[[Output], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """Any of ``matches`` may replace ``code[start:end]``."""
+
+    matches: tuple[str, ...]
+    start: int
+    end: int
+
+
+class _Client(AsyncKernelClient):
+    """jupyter_client's, with sockets that lose nothing and accept no message of unbounded size."""
+
+    max_message_bytes = 0
+
+    def _create_connected_socket(self, channel: str, identity: bytes | None = None) -> Any:
+        kind = zmq.SUB if channel == "iopub" else zmq.DEALER
+        socket = self.context.socket(kind)
+        socket.linger = 0
+        # bounded here, and the kernel's publisher waits: nothing is dropped and nothing grows without end
+        socket.rcvhwm = RECEIVE_QUEUE
+        socket.maxmsgsize = self.max_message_bytes
+        socket.reconnect_ivl = 20
+        socket.reconnect_ivl_max = 500
+        if identity:
+            socket.identity = identity
+        socket.connect(self._make_url(channel))
+        return socket
+
+
+class Kernel:
+    """The client of one kernel process, from :meth:`connect` to :meth:`close`.
+
+    ``on_progress`` is called in the event loop whenever a cell may have ended.
+    """
+
+    def __init__(self, link: Link, limits: Limits, on_progress: Callable[[], None]) -> None:
+        self._link = link
+        self._limits = limits
+        self._on_progress = on_progress
+        self._router = Router()
+        self._displays = DisplayRegistry()
+        self._replies: dict[str, asyncio.Future[Mapping[str, object]]] = {}
+        self._readers: list[asyncio.Task[None]] = []
+        self._client: _Client | None = None
+        self._listeners: dict[str, OnOutput] = {}
+        self._activity = asyncio.Event()
+        self.generation = link.kernel.generation
+        self.last_message = 0.0
+        """``time.monotonic()`` of the last message from the kernel."""
+        self.malformed = 0
+        """Messages that were none."""
+
+    async def connect(self, timeout: float) -> None:
+        """Open the channels and wait until the kernel answers and its outputs reach us.
+
+        :raises KernelStartFailed: it does not within ``timeout`` seconds.
+        """
+        client = _Client(context=zmq.asyncio.Context.instance())
+        client.max_message_bytes = self._limits.message_bytes
+        client.load_connection_info(self._link.connection_info())
+        client.start_channels(stdin=False, hb=False)
+        self._client = client
+        for channel, take in (
+            (client.shell_channel, self._on_reply),
+            (client.control_channel, self._on_reply),
+            (client.iopub_channel, self._on_iopub),
+        ):
+            self._readers.append(asyncio.create_task(self._read(channel, take)))
+        try:
+            async with asyncio.timeout(timeout):
+                await self._request(client.kernel_info(), client)
+                while not self._router.welcome:
+                    self._activity.clear()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._activity.wait(), KERNEL_INFO_AGAIN)
+                        continue
+                    await self._request(client.kernel_info(), client)
+        except TimeoutError:
+            await self.close()
+            raise KernelStartFailed(f"The kernel did not answer within {timeout:g} s.") from None
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close the channels. The kernel goes on."""
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+        self._readers.clear()
+        if self._client is not None:
+            self._client.stop_channels()
+            self._client = None
+        for future in self._replies.values():
+            future.cancel()
+        self._replies.clear()
+
+    # -- requests ---------------------------------------------------------------------------------------------
+
+    def execute(self, code: str, on_output: OnOutput | None, log: OutputLog | None = None) -> Cell:
+        """Send a cell; its :class:`Cell` fills as messages arrive.
+
+        ``input()`` in it fails at once, and its failure does not abort the cells of other clients that wait behind it.
+        """
+        client = self._connected()
+        log = log or OutputLog(self._limits.output_bytes, registry=self._displays)
+        message = client.session.msg(
+            "execute_request",
+            {
+                "code": code,
+                "silent": False,
+                "store_history": True,
+                "user_expressions": {},
+                "allow_stdin": False,
+                "stop_on_error": False,
+            },
+        )
+        cell = Cell(message["header"]["msg_id"], log)
+        self._router.add(cell)
+        if on_output is not None:
+            self._listeners[cell.msg_id] = on_output
+        client.shell_channel.send(message)
+        return cell
+
+    def stop_listening(self, cell: Cell) -> None:
+        """Hand no more outputs of this cell to its ``on_output``; they are still kept."""
+        self._listeners.pop(cell.msg_id, None)
+
+    def interrupt(self) -> None:
+        """Ask the kernel, on its control channel, to interrupt itself. That it says yes means nothing: watch the cell."""
+        client = self._connected()
+        client.control_channel.send(client.session.msg("interrupt_request", {}))
+
+    async def complete(self, code: str, cursor: int, timeout: float = 5.0) -> Completions:
+        """Completions of ``code`` at ``cursor`` (an index in characters).
+
+        :raises TimeoutError: the kernel is busy.
+        """
+        client = self._connected()
+        async with asyncio.timeout(timeout):
+            content = await self._request(client.complete(code, cursor), client)
+        matches, start, end = content.get("matches"), content.get("cursor_start"), content.get("cursor_end")
+        if not isinstance(matches, list) or not isinstance(start, int) or not isinstance(end, int):
+            return Completions((), cursor, cursor)
+        texts = tuple(match for match in matches[:MOST_COMPLETIONS] if isinstance(match, str))
+        return Completions(texts, min(max(0, start), cursor), min(max(0, end), len(code)))
+
+    async def inspect(self, code: str, cursor: int, timeout: float = 5.0) -> str:
+        """What the kernel says of the name at ``cursor``, as text; empty where it knows nothing.
+
+        :raises TimeoutError: the kernel is busy.
+        """
+        client = self._connected()
+        async with asyncio.timeout(timeout):
+            content = await self._request(client.inspect(code, cursor), client)
+        bundle = content.get("data")
+        text = bundle.get("text/plain") if isinstance(bundle, dict) else None
+        return text if isinstance(text, str) else ""
+
+    def _connected(self) -> _Client:
+        if self._client is None:
+            raise KernelStartFailed("The kernel's channels are closed.")
+        return self._client
+
+    async def _request(self, msg_id: str, client: _Client) -> Mapping[str, object]:
+        future: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
+        self._replies[msg_id] = future
+        try:
+            return await future
+        finally:
+            self._replies.pop(msg_id, None)
+
+    # -- messages ---------------------------------------------------------------------------------------------
+
+    async def _read(self, channel: Any, take: Callable[[Message], None]) -> None:
+        """Read one channel for ever. What is malformed is counted and dropped; nothing stops the reading."""
+        slice_end = time.monotonic() + SLICE
+        while True:
+            frames = await channel.socket.recv_multipart()
+            message = self._decode(channel.session, frames)
+            if message is not None:
+                self.last_message = time.monotonic()
+                take(message)
+            # a receive that need not wait does not yield: without this a flood would stop the event loop
+            if time.monotonic() > slice_end:
+                await asyncio.sleep(0)
+                slice_end = time.monotonic() + SLICE
+
+    def _decode(self, session: Any, frames: list[bytes]) -> Message | None:
+        try:
+            _, parts = session.feed_identities(frames)
+            message: object = session.deserialize(parts)
+        except Exception as error:  # noqa: BLE001 - hostile bytes can fail in any way that a decoder can
+            self.malformed += 1
+            logger.debug("malformed message: %r", error)
+            return None
+        return message if isinstance(message, dict) else None
+
+    def _on_reply(self, message: Message) -> None:
+        future = self._replies.get(parent_id(message) or "")
+        content = message.get("content")
+        if future is not None and not future.done() and isinstance(content, dict):
+            future.set_result(content)
+        elif (cell := self._router.on_shell(message)) is not None and cell.ended:
+            self._on_progress()
+
+    def _on_iopub(self, message: Message) -> None:
+        self._activity.set()
+        routed = self._router.on_iopub(message)
+        if routed is None:
+            return
+        cell, output = routed
+        if output is not None and (listener := self._listeners.get(cell.msg_id)) is not None:
+            listener(output)
+            self._on_progress()  # the listener may have asked for the cell to be stopped
+        if cell.ended or message.get("msg_type") == "status":
+            self._on_progress()

@@ -1,0 +1,93 @@
+"""Fixtures for tests on real engines. Nothing here skips: a test that needs an engine fails where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from session_manager import Session, SessionManager, Settings
+from session_manager.container import LABEL_NAMESPACE
+from session_manager.engine import make_engine
+
+NAMESPACE = f"test-{os.getpid()}-{secrets.token_hex(3)}"
+
+MakeSettings = Callable[..., Settings]
+MakeManager = Callable[..., Awaitable[SessionManager]]
+
+
+@pytest.fixture(scope="session")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the process engine keeps this run's sessions."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture
+def engine_name() -> str:
+    """The engine that a test runs on; conformance tests run on each."""
+    return "docker"
+
+
+@pytest.fixture
+def make_settings(engine_name: str, state_dir: Path) -> MakeSettings:
+    """Settings in a namespace of this test run's own, with short times; keyword arguments replace whole sections."""
+
+    def make(**changes: object) -> Settings:
+        limits = {"timeout": 60, "interrupt_grace": 1.0, "idle_timeout": 900}
+        limits |= changes.pop("limits", {})  # type: ignore[call-overload]
+        return Settings(
+            **{"engine": engine_name, "namespace": NAMESPACE, "state_dir": state_dir, "limits": limits, **changes}  # type: ignore[arg-type]
+        )
+
+    return make
+
+
+@pytest.fixture
+async def make_manager(make_settings: MakeSettings) -> AsyncIterator[MakeManager]:
+    """Managers that are let go of at the end, and all of whose sessions are removed then."""
+    managers: list[SessionManager] = []
+
+    async def make(**changes: object) -> SessionManager:
+        manager = SessionManager(make_settings(**changes))
+        managers.append(manager)
+        return manager
+
+    yield make
+    for manager in managers:
+        await manager.detach()
+    await purge(make_settings())
+
+
+@pytest.fixture
+async def manager(make_manager: MakeManager) -> SessionManager:
+    """One manager."""
+    return await make_manager()
+
+
+@pytest.fixture
+async def session(manager: SessionManager) -> Session:
+    """One session, running."""
+    return await manager.throw_away()
+
+
+async def purge(settings: Settings) -> None:
+    """Remove every container and volume of this test run."""
+    engine = make_engine(settings)
+    labels = {LABEL_NAMESPACE: settings.namespace}
+    try:
+        await asyncio.gather(*(engine.remove(found.name) for found in await engine.list(labels)))
+        for volume in await engine.list_volumes(labels):
+            await engine.remove_volume(volume.name)
+    finally:
+        await engine.close()
+
+
+def run_python(code: str, settings: Settings) -> list[str]:
+    """A command that runs ``code`` in another process, with ``settings`` defined."""
+    prelude = f"from session_manager import *\nsettings = Settings.model_validate_json({settings.model_dump_json()!r})\n"
+    return [sys.executable, "-c", prelude + code]
