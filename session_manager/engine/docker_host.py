@@ -18,10 +18,10 @@ from ..errors import EngineUnavailable
 
 DEFAULT_DOCKER_HOST = "unix:///var/run/docker.sock"
 INSTALL = (
-    "Start Docker, or install it: Docker Desktop or Docker Engine (https://docs.docker.com/engine/install/); on "
-    "Debian and Ubuntu `docker-interpreter engine start`, as root, does both. An engine elsewhere is named with "
-    "DOCKER_HOST or a docker context. Without any engine `--engine process` runs code directly on this machine, "
-    "unprotected."
+    "Start Docker, or install it: Docker Desktop or Docker Engine (https://docs.docker.com/engine/install/); "
+    "on Debian and Ubuntu `docker-interpreter engine start`, as root, does both. An engine elsewhere is "
+    "named with DOCKER_HOST or a docker context. Without any engine `--engine process` runs code directly on "
+    "this machine, unprotected."
 )
 
 
@@ -38,7 +38,8 @@ class DockerHost:
 def find_docker_host(explicit: str | None = None) -> DockerHost:
     """The daemon to speak to, as the docker command finds it.
 
-    That is ``explicit``, else DOCKER_HOST, else the current context, else the default socket. Nothing is asked of it.
+    That is ``explicit``, else DOCKER_HOST, else the current context, else the default socket. It is not asked
+    anything yet.
 
     :raises EngineUnavailable: an address is malformed, or the context does not exist.
     """
@@ -96,11 +97,9 @@ def unavailable(url: str, error: BaseException) -> EngineUnavailable:
     if is_denied(error):
         return EngineUnavailable(
             f"The container engine at {url} runs, but this user may not use it.",
-            "Join the group that may (`sudo usermod -aG docker $USER`, then log in again), or run rootless Docker.",
+            "Join its group (`sudo usermod -aG docker $USER`, then log in again), or run rootless Docker.",
         )
-    if any(
-        isinstance(one, NameError) for one in chain(error)
-    ):  # how docker-py meets a transport that it can't import
+    if any(isinstance(one, NameError) for one in chain(error)):  # how docker-py meets a transport that it can't import
         return EngineUnavailable(
             f"The container engine at {url} is reached by ssh, and a package for that is missing.",
             "Install it: `pip install 'docker-interpreter[ssh]'`.",
@@ -124,9 +123,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(one))
         yield one
-        queue += [
-            cause for cause in (one.__cause__, one.__context__, *one.args) if isinstance(cause, BaseException)
-        ]
+        queue += [cause for cause in (one.__cause__, one.__context__, *one.args) if isinstance(cause, BaseException)]
 
 
 def last_words(error: BaseException) -> str:
