@@ -1,4 +1,6 @@
-"""Starts the IPython kernel, set up for a sandbox session. Run by the supervisor: ``launch_kernel.py CONNECTION_FILE READY_FD ACTIVITY_FILE``.
+"""Starts the IPython kernel, set up for a sandbox session.
+
+``launch_kernel.py CONNECTION_FILE READY_FD ACTIVITY_FILE``, run by the supervisor.
 
 What differs from a plain ``ipykernel_launcher``:
 

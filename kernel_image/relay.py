@@ -252,7 +252,11 @@ class Relay:
             if "event" in message:
                 self.send(EVENT, 0, line)
             elif message.get("id") == 0:
-                hello = {"protocol": PROTOCOL, "connection": message["connection"], "kernel": message["kernel"]}
+                hello = {
+                    "protocol": PROTOCOL,
+                    "connection": message["connection"],
+                    "kernel": message["kernel"],
+                }
                 self.send(HELLO, 0, json.dumps(hello).encode())
             else:
                 self.send(REPLY, 0, line)

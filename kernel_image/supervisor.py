@@ -1,8 +1,9 @@
 """PID 1 of a session's container: starts the kernel, reaps children, restarts and signals the kernel on request.
 
-It listens on ``supervisor.sock`` in the runtime directory and speaks lines of JSON: a request is ``{"id": n, "op": ...}``,
-an answer ``{"id": n, ...}``. A connection that asked to ``attach`` also gets an event for each change of the kernel
-(see FRAMES.md, EVENT). Standard library only, one thread, no polling but one look a minute at whether the session is idle.
+It listens on ``supervisor.sock`` in the runtime directory and speaks lines of JSON: a request is
+``{"id": n, "op": ...}``, an answer ``{"id": n, ...}``. A connection that asked to ``attach`` also gets an event for
+each change of the kernel (see FRAMES.md, EVENT). Standard library only, one thread, no polling but one look a minute
+at whether the session is idle.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from processes import descendants, memory_use, oom_kill_count
+
 MAX_LINE = 65536
 LAST_WORDS = 4096  # bytes kept of what the kernel's process wrote to its own stdout and stderr
 KILL_SECONDS = 3.0  # how long killing everything may take before the container is given up
 IDLE_LOOK = 60.0
+DEAD_SECONDS = 120.0  # how long a container without a kernel, and with nobody attached, is kept for whoever comes next
 TURN_SECONDS = 2.0  # how long a client that runs nothing may sit on the turn while another waits
 KERNEL = str(Path(__file__).with_name("launch_kernel.py"))
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
@@ -120,10 +124,11 @@ class Supervisor:
             json.dump(info, file)
 
     def is_abandoned(self) -> bool:
-        """Whether nobody is attached, no cell runs, and none has for the idle time."""
+        """Whether nobody is attached, no cell runs, and none has for the idle time, or there is no kernel at all."""
         if any(client.attached for client in self.clients.values()) or self.busy():
             return False
-        return time.time() - self.last_activity() > self.idle_timeout
+        idle = time.time() - self.last_activity()
+        return idle > (self.idle_timeout if self.pid else min(self.idle_timeout, DEAD_SECONDS))
 
     # -- the kernel -------------------------------------------------------------------------------------------
 
@@ -403,52 +408,6 @@ class Supervisor:
         with contextlib.suppress(BlockingIOError):
             while os.read(descriptor, 4096):
                 pass
-
-
-def descendants(root: int) -> list[int]:
-    """Every living process below ``root``, by the parents that /proc names. Zombies do not count."""
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - thousands of entries in a fork bomb: names are enough
-        if entry.isdigit():
-            with contextlib.suppress(OSError):
-                # the command's name, in parentheses, may hold anything, parentheses too
-                fields = Path("/proc", entry, "stat").read_bytes().rpartition(b")")[2].split()
-                if fields[0] not in (b"Z", b"X"):
-                    children.setdefault(int(fields[1]), []).append(int(entry))
-    found: list[int] = []
-    queue = [root]
-    while queue:
-        below = children.get(queue.pop(), [])
-        found += below
-        queue += below
-    return found
-
-
-def oom_kill_count() -> int:
-    """How many processes of this container the host ended for want of memory (cgroup v2, then v1)."""
-    for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
-        with contextlib.suppress(OSError, ValueError):
-            for line in Path(path).read_text().splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    return int(count)
-    return 0
-
-
-def memory_use() -> int:
-    """Bytes that this session's processes hold, without the page cache."""
-    if os.getpid() == 1:
-        for path, field in (("/sys/fs/cgroup/memory.stat", "anon"), ("/sys/fs/cgroup/memory/memory.stat", "total_rss")):
-            with contextlib.suppress(OSError, ValueError):
-                for line in Path(path).read_text().splitlines():
-                    name, _, count = line.partition(" ")
-                    if name == field:
-                        return int(count)
-    total = 0
-    for pid in [os.getpid(), *descendants(os.getpid())]:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            total += int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return total
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .link import KernelState
+from .frames import KernelState
 from .outputs import Error, Output, text_for_model
 from .protocol import Cell
 
@@ -82,7 +82,7 @@ def killed(seconds: float | None) -> Ending:
 
 
 def died(state: KernelState | None, memory_limit: int | None) -> Ending:
-    """Python ended while the cell ran. ``state`` is the supervisor's word on it, None where another program restarted it."""
+    """Python ended while the cell ran. ``state``: its supervisor's word; None if another program restarted it."""
     if state is None:
         return Ending("died", f"Python was restarted by another program while the cell ran. {LOST}", False)
     if state.out_of_memory:

@@ -19,8 +19,6 @@ import logging
 import selectors
 import shutil
 import socket
-import struct
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,91 +26,31 @@ from pathlib import Path
 
 from .engine.base import ExecStream
 from .errors import FrameError, LinkBroken, LinkError, SandboxError
+from .frames import (
+    CHANNELS,
+    CLOSE,
+    CREDIT,
+    CREDIT_PAYLOAD,
+    DATA,
+    EVENT,
+    HEADER,
+    HELLO,
+    MAX_PAYLOAD,
+    OPEN,
+    PROTOCOL,
+    REPLY,
+    REQUEST,
+    WINDOW,
+    FrameReader,
+    KernelState,
+    parse_object,
+)
 from .link_thread import LinkThread
+from .turn import Turn
 
 logger = logging.getLogger(__name__)
 
-PROTOCOL = 1
-HEADER = struct.Struct("!BII")
-CREDIT_PAYLOAD = struct.Struct("!I")
-HELLO, OPEN, DATA, CLOSE, CREDIT, REQUEST, REPLY, EVENT = range(1, 9)
-MAX_PAYLOAD = 262144
-WINDOW = 1048576
-CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PIECES_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class KernelState:
-    """What the supervisor says of its kernel. It comes out of a container: believed, never trusted."""
-
-    state: str
-    """``starting``, ``ready`` or ``dead``."""
-    generation: int
-    """Counts the kernels of one container, from 1."""
-    exit_code: int | None = None
-    signal: int | None = None
-    out_of_memory: bool = False
-    last_words: str = ""
-
-    @classmethod
-    def parse(cls, fields: object) -> KernelState:
-        """Check what arrived.
-
-        :raises FrameError: it is not a kernel's state.
-        """
-        if not isinstance(fields, dict):
-            raise FrameError("The container sent a kernel state that is no object.")
-        state, generation = fields.get("state"), fields.get("generation")
-        exit_code, signal, words = fields.get("exit_code"), fields.get("signal"), fields.get("last_words", "")
-        if (
-            state not in ("starting", "ready", "dead")
-            or not isinstance(generation, int)
-            or not isinstance(exit_code, int | None)
-            or not isinstance(signal, int | None)
-            or not isinstance(words, str)
-        ):
-            raise FrameError("The container sent a malformed kernel state.")
-        return cls(state, generation, exit_code, signal, fields.get("out_of_memory") is True, words)
-
-
-class _Turn:
-    """Whose cells may run. Given up in the link's thread, so that a program whose event loop is stuck holds nobody up."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._held = self._in_use = self._wanted = False
-
-    def begin(self, *, newly: bool) -> bool:
-        """Use the turn, if it is held or was ``newly`` granted."""
-        with self._lock:
-            self._held = self._in_use = self._held or newly
-            return self._held
-
-    def end(self) -> bool:
-        """Whether it has to be released now."""
-        with self._lock:
-            self._in_use = False
-            release = self._held and self._wanted
-            self._held = self._held and not self._wanted
-            self._wanted = False
-            return release
-
-    def on_event(self, wanted: bool, release: Callable[[], None]) -> None:
-        """Another program wants it, or the supervisor gave it away."""
-        with self._lock:
-            if wanted and self._held and not self._in_use:
-                self._held = False
-                release()
-            elif wanted:
-                self._wanted = True
-            else:
-                self._held = self._wanted = False
-
-    def reset(self) -> None:
-        """The link broke, and the turn went with it."""
-        with self._lock:
-            self._held = self._wanted = False
 
 
 @dataclass(slots=True, eq=False)
@@ -142,7 +80,7 @@ class Link:
         self.kernel = KernelState("starting", 0)
         self.last_death: KernelState | None = None
         """The latest state in which a kernel of this container was dead."""
-        self._turn = _Turn()
+        self._turn = Turn()
         self.broken: SandboxError | None = LinkBroken("The link has no stream yet.")
         self._connection: Mapping[str, object] = {}
         self._stream: ExecStream | None = None
@@ -153,7 +91,7 @@ class Link:
         self._numbers = itertools.count(1)
         self._request_ids = itertools.count(1)
         self._requests: dict[int, concurrent.futures.Future[Mapping[str, object]]] = {}
-        self._incoming = bytearray()
+        self._reader = FrameReader()
         self._outgoing: deque[memoryview] = deque()
         self._listening = False
 
@@ -251,7 +189,7 @@ class Link:
         if self._stream is not None:
             self._break(LinkBroken("Another stream took the link's place."))
         self._stream, self._hello = stream, hello
-        self._incoming.clear()
+        self._reader = FrameReader()
         self._outgoing.clear()
         self._stream_events = selectors.EVENT_READ
         self._thread.watch(stream, selectors.EVENT_READ, self._on_stream)
@@ -345,28 +283,14 @@ class Link:
             if not received:
                 words = self._stream.last_words().strip()
                 raise LinkBroken(f"The stream into the container ended{': ' + words if words else '.'}")
-            self._incoming += received
-            self._parse()
+            for frame in self._reader.feed(received):
+                self._on_frame(*frame)
         except BlockingIOError:
             return
         except LinkError as error:
             self._break(error)
         except OSError as error:
             self._break(LinkBroken(f"The stream into the container broke ({error})."))
-
-    def _parse(self) -> None:
-        position = 0
-        with memoryview(self._incoming) as view:
-            while len(view) - position >= HEADER.size:
-                kind, number, length = HEADER.unpack_from(view, position)
-                if length > MAX_PAYLOAD:
-                    raise FrameError(f"The container sent a frame of {length} bytes; the limit is {MAX_PAYLOAD}.")
-                end = position + HEADER.size + length
-                if len(view) < end:
-                    break
-                self._on_frame(kind, number, bytes(view[position + HEADER.size : end]))
-                position = end
-        del self._incoming[:position]
 
     def _on_frame(self, kind: int, number: int, payload: bytes) -> None:
         if not self._listening and kind != HELLO:
@@ -387,19 +311,14 @@ class Link:
                     raise FrameError("The container credited more than was sent.")
                 self._watch(stream)
         elif kind in (HELLO, REPLY, EVENT):
-            try:
-                message = json.loads(payload)
-            except (ValueError, RecursionError) as error:
-                raise FrameError("The container sent a frame that is not JSON.") from error
-            if not isinstance(message, dict):
-                raise FrameError("The container sent a frame that is no JSON object.")
+            message = parse_object(payload)
             if kind == HELLO:
                 self._on_hello(message)
             elif kind == EVENT and message.get("event") in ("turn wanted", "turn lost"):
                 self._turn.on_event(message["event"] == "turn wanted", self._release_turn)
             elif kind == EVENT:
                 self._on_event(KernelState.parse(message))
-            elif isinstance(message.get("id"), int) and (future := self._requests.pop(message["id"], None)):
+            elif isinstance(answered := message.get("id"), int) and (future := self._requests.pop(answered, None)):
                 future.set_result(message)
         else:
             raise FrameError(f"The container sent a frame of the unknown kind {kind}.")
@@ -408,7 +327,8 @@ class Link:
         connection = message.get("connection")
         if self._listening or message.get("protocol") != PROTOCOL or not isinstance(connection, dict):
             raise FrameError(
-                f"The container speaks another version of the link ({str(message.get('protocol'))[:20]}; this is {PROTOCOL}).",
+                "The container speaks another version of the link "
+                f"({str(message.get('protocol'))[:9]}; this is {PROTOCOL}).",
                 "Stop the session and start it again: its image is older or newer than this program.",
             )
         key, scheme = connection.get("key"), connection.get("signature_scheme")

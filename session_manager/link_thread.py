@@ -129,7 +129,7 @@ class LinkThread:
 
 
 def make_runtime_directory() -> tuple[Path, int]:
-    """A new 0700 directory for sockets, in XDG_RUNTIME_DIR or where paths are short, and the lock that says it is in use.
+    """A new 0700 directory for sockets, in XDG_RUNTIME_DIR or where paths are short, and the lock that marks it used.
 
     Directories whose lock nobody holds were left by programs that were killed: they are removed.
     """

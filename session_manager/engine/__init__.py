@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
+from ..errors import SettingsError
 from ..settings import Settings
 from .base import ContainerInfo, ContainerSpec, Engine, ExecStream, VolumeInfo
 
-__all__ = ["ContainerInfo", "ContainerSpec", "Engine", "ExecStream", "VolumeInfo", "make_engine"]
+if TYPE_CHECKING:
+    from .docker import DockerEngine
+
+__all__ = ["ContainerInfo", "ContainerSpec", "Engine", "ExecStream", "VolumeInfo", "docker_engine", "make_engine"]
 
 logger = logging.getLogger("session_manager")
 
@@ -23,6 +28,19 @@ def make_engine(settings: Settings) -> Engine:
 
         logger.warning(PROCESS_WARNING)
         return ProcessEngine(settings)
+    return docker_engine(settings)
+
+
+def docker_engine(settings: Settings) -> DockerEngine:
+    """The engine that holds images, for those who build them.
+
+    :raises SettingsError: the settings name another.
+    """
+    if settings.engine != "docker":
+        raise SettingsError(
+            f"The {settings.engine} engine has no images: what runs there is this machine's own Python.",
+            "Use --engine docker.",
+        )
     from .docker import DockerEngine
 
     return DockerEngine(settings.docker_host)

@@ -90,6 +90,7 @@ class Engine(Protocol):
 
         The latter two are built when they are missing; ``progress`` gets a line for each step of that.
 
+        :raises ImageMissing: the engine does not have it, and it is none of those two.
         :raises ImageBuildFailed: it could not be built.
         """
 

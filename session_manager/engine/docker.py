@@ -15,8 +15,9 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
-from ..errors import ContainerGone, EngineError, EngineUnavailable, ImageMissing, NameTaken
+from ..errors import ContainerGone, EngineError, ImageMissing, NameTaken
 from ..images import ImageKind, ensure_image
+from ..images.base import has_image
 from ..settings import ContainerOptions
 from .base import RUNTIME_DIRECTORY, ContainerInfo, ContainerSpec, ExecStream, VolumeInfo
 from .docker_host import connect, unavailable
@@ -57,11 +58,15 @@ class DockerEngine:
 
     async def find_image(self, wanted: str | None, progress: Callable[[str], None]) -> str:
         """See :meth:`Engine.find_image`."""
-        if wanted not in (None, ImageKind.DEFAULT.value, ImageKind.EXAMPLE.value):
-            assert wanted is not None
+        if wanted is not None and wanted not in list(ImageKind):
+            if not await self._call(lambda api: has_image(api, wanted)):
+                raise image_missing(wanted)
             return wanted
         kind = ImageKind(wanted or ImageKind.DEFAULT)
-        return await self._call(lambda api: ensure_image(api, kind, progress=progress))
+        # a build takes minutes: a cancelled caller does not wait for its end
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, self._guarded, lambda api: ensure_image(api, kind, progress=progress)
+        )
 
     async def create(self, spec: ContainerSpec) -> None:
         """See :meth:`Engine.create`."""
@@ -74,7 +79,7 @@ class DockerEngine:
             container = api.create_container(
                 spec.image,
                 name=spec.name,
-                entrypoint=[PYTHON, "-I", SUPERVISOR],
+                entrypoint=[PYTHON, "-Es", SUPERVISOR],
                 command=[RUNTIME_DIRECTORY, options.working_dir, str(spec.idle_timeout)],
                 user=f"{USER_ID}:{USER_ID}",
                 working_dir="/",
@@ -86,10 +91,7 @@ class DockerEngine:
                 host_config=api.create_host_config(**hardened(spec)),
             )
         except ImageNotFound as error:
-            raise ImageMissing(
-                f"The engine has no image {spec.image!r}.",
-                "Build it with `docker-interpreter image build`, or pull it.",
-            ) from error
+            raise image_missing(spec.image) from error
         except APIError as error:
             if error.status_code == 409:
                 raise NameTaken(f"A container named {spec.name} exists already.") from error
@@ -205,12 +207,23 @@ class DockerEngine:
 
     async def close(self) -> None:
         """See :meth:`Engine.close`."""
-        await asyncio.to_thread(self._threads.shutdown)
+        self._threads.shutdown(wait=False)
         if self._connected is not None:
             self._connected.close()
 
     async def _call(self, function: Callable[[docker.APIClient], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, function)
+        try:
+            call = asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, function)
+        except RuntimeError as error:
+            if "interpreter shutdown" not in str(error):
+                raise
+            return self._guarded(function)  # no thread is started any more, and no task is left to be held up
+        try:
+            return await asyncio.shield(call)
+        except asyncio.CancelledError:
+            # what the engine was asked for happens all the same: who cleans up after us must come after it
+            await asyncio.wait([call])
+            raise
 
     def _guarded(self, function: Callable[[docker.APIClient], T]) -> T:
         """Turn what docker-py and the wire raise into this package's errors."""
@@ -223,6 +236,14 @@ class DockerEngine:
             raise EngineError(f"The container engine refused: {error.explanation or error}") from error
         except (DockerException, requests.exceptions.RequestException, OSError) as error:
             raise unavailable(self._connected.base_url, error) from error
+
+
+def image_missing(reference: str) -> ImageMissing:
+    """What to raise where the engine does not have an image."""
+    return ImageMissing(
+        f"The engine has no image {reference!r}.",
+        "Pull it or build it, or leave the setting away: `docker-interpreter image build` makes the default one.",
+    )
 
 
 def label_filters(labels: Mapping[str, str]) -> list[str]:

@@ -56,8 +56,8 @@ class ProcessExecStream:
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this package's own relay
                 [sys.executable, "-IS", str(KERNEL_IMAGE / "relay.py"), runtime],
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
                 stderr=self._stderr,
                 start_new_session=True,
             )
@@ -168,7 +168,9 @@ class ProcessEngine:
                     shutil.rmtree(directory, ignore_errors=True)
             return None
         except (ValueError, TypeError) as error:
-            raise EngineError(f"The record of the session process {name} is damaged.", f"Remove {directory}.") from error
+            raise EngineError(
+                f"The record of the session process {name} is damaged.", f"Remove {directory}."
+            ) from error
         child = self._children.get(record.pid)
         if child is not None and child.poll() is not None:
             del self._children[record.pid]
