@@ -1,0 +1,5 @@
+"""``python -m session_manager.cli``."""
+
+from . import main
+
+main()

@@ -1,0 +1,192 @@
+"""The commands as they are typed: names, options and help. What they do is in the other files."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .groups import engine_app, image_app, kernelspec_app, sessions_app
+from .options import Common, Config, Debug, DockerHost, Engine, Image, Json, Timeout, combine, seconds
+
+RUN_CODES = """\
+Exit codes:
+0: the code ran;
+1: it raised;
+2: wrong usage;
+124: it ran past its time limit and was interrupted; variables are kept;
+125: the sandbox itself failed;
+130: Ctrl-C;
+137: it was killed because interrupts did not stop it, or memory ran out,
+or Python died; variables are lost.
+"""
+REPLAY_CODES = """\
+Exit codes:
+0: every cell ran;
+1: a cell failed;
+2: wrong usage;
+125: the notebook can't be read, or the sandbox itself failed;
+130: Ctrl-C.
+The cells that ran are written in each case.
+"""
+
+app = typer.Typer(
+    help="Run Python in sessions that remember: each an IPython kernel in a Docker container of its own.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version of the installed distribution, and exit."""
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"docker-interpreter {version('docker-interpreter')}")
+        except PackageNotFoundError:
+            print("docker-interpreter, not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    engine: Engine = None,
+    docker_host: DockerHost = None,
+    image: Image = None,
+    config: Config = None,
+    debug: Debug = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=print_version),
+    ] = False,
+) -> None:
+    """What every command takes, before its name."""
+    context.obj = Common(engine, docker_host, image, config, debug)
+
+
+@app.command(epilog=RUN_CODES, rich_help_panel="Sessions")
+def run(
+    context: typer.Context,
+    file: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE", show_default=False, help="A file of code; - for standard input."),
+    ] = None,
+    code: Annotated[str | None, typer.Option("-c", metavar="CODE", help="The code itself.", show_default=False)] = None,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            "--session",
+            "-s",
+            metavar="KEY",
+            show_default=False,
+            help="Run in the session of this key, which is created if there is none, and goes on living.",
+        ),
+    ] = None,
+    timeout: Timeout = None,
+    as_json: Json = False,
+    image_dir: Annotated[
+        Path,
+        typer.Option("--image-dir", metavar="DIR", help="Where images are written; made when there is one."),
+    ] = Path("docker-interpreter-output"),
+    engine: Engine = None,
+    docker_host: DockerHost = None,
+    image: Image = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Run Python code, in a new session that is thrown away afterwards, or in a named one that remembers.
+
+    Output appears as it comes. Plots and other images are written to files,
+    which the output names, and drawn where the terminal can do that
+    (kitty, iTerm2, WezTerm, Ghostty).
+    """
+    from .exits import SANDBOX_FAILED, run_to_exit
+    from .run import read_code, run_code
+
+    common = combine(context, engine, docker_host, config, debug, image)
+    source = read_code(code, file)
+    run_to_exit(
+        lambda: asyncio.run(run_code(common.settings(), source, session, seconds(timeout), image_dir, as_json=as_json)),
+        debug=common.debug,
+        failed=SANDBOX_FAILED,
+    )
+
+
+@app.command(epilog=REPLAY_CODES, rich_help_panel="Sessions")
+def replay(
+    context: typer.Context,
+    notebook: Annotated[
+        Path,
+        typer.Argument(metavar="NOTEBOOK", show_default=False, help="An .ipynb, or a script with # %% cells."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT.ipynb",
+            show_default=False,
+            help="Where the executed notebook goes; its images go into OUT_files. "
+            "Default: NAME.out.ipynb beside the notebook.",
+        ),
+    ] = None,
+    timeout: Timeout = None,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Don't stop at a cell that fails.")] = False,
+    engine: Engine = None,
+    docker_host: DockerHost = None,
+    image: Image = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Run every code cell of a notebook in one fresh session, and write the executed notebook.
+
+    The notebook's metadata can name files, relative to the notebook, that are
+    put into the session first: "docker_interpreter": {"files": ["data/a.csv"]}
+
+    Cells tagged skip are left out; cells tagged raises-exception may raise.
+    """
+    from .exits import SANDBOX_FAILED, run_to_exit
+    from .replay import replay as run_notebook
+
+    common = combine(context, engine, docker_host, config, debug, image)
+    target = output or notebook.with_name(f"{notebook.stem}.out.ipynb")
+    if target.suffix != ".ipynb":
+        raise typer.BadParameter(f"{target} should end in .ipynb.", param_hint="-o")
+    run_to_exit(
+        lambda: asyncio.run(run_notebook(common.settings(), notebook, target, seconds(timeout), keep_going=keep_going)),
+        debug=common.debug,
+        failed=SANDBOX_FAILED,
+    )
+
+
+@app.command(rich_help_panel="This machine")
+def doctor(
+    context: typer.Context,
+    as_json: Json = False,
+    engine: Engine = None,
+    docker_host: DockerHost = None,
+    image: Image = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Check that everything a session needs works here, and say what to do where it does not.
+
+    Runs in a throw-away session, which is removed. The exit code is 1 where something failed.
+    """
+    from .doctor import diagnose
+    from .exits import run_to_exit
+
+    common = combine(context, engine, docker_host, config, debug, image)
+    run_to_exit(lambda: asyncio.run(diagnose(common.settings(), as_json=as_json)), debug=common.debug)
+
+
+app.add_typer(sessions_app, name="sessions", rich_help_panel="Sessions")
+app.add_typer(image_app, name="image", rich_help_panel="This machine")
+app.add_typer(engine_app, name="engine", rich_help_panel="This machine")
+app.add_typer(kernelspec_app, name="kernelspec", rich_help_panel="This machine")

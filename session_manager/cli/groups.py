@@ -1,0 +1,218 @@
+"""The commands that come in groups: sessions, image, engine, kernelspec."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Annotated
+
+import typer
+
+from .options import Common, Config, Debug, DockerHost, Engine, Image, Json, combine
+
+sessions_app = typer.Typer(help="Show the sessions that run, or end them.", invoke_without_command=True)
+image_app = typer.Typer(help="Build the images that sessions run on, or show them.", no_args_is_help=True)
+engine_app = typer.Typer(
+    help="Start a container engine on a Debian or Ubuntu machine that has none, or stop it again.",
+    no_args_is_help=True,
+)
+kernelspec_app = typer.Typer(
+    help="Let Jupyter, nbclient and other Jupyter clients run their kernels in sessions.",
+    no_args_is_help=True,
+)
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
+KernelName = Annotated[str, typer.Option("--name", metavar="NAME", help="The kernel's name in Jupyter.")]
+
+
+def show_sessions(common: Common, as_json: bool) -> None:
+    """``sessions`` and ``sessions list`` are the same."""
+    from .exits import run_to_exit
+    from .sessions import list_sessions
+
+    run_to_exit(lambda: asyncio.run(list_sessions(common.settings(), as_json=as_json)), debug=common.debug)
+
+
+@sessions_app.callback()
+def sessions(
+    context: typer.Context,
+    as_json: Json = False,
+    engine: Engine = None,
+    docker_host: DockerHost = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Show the sessions that run (that is what it does alone, too), or end them."""
+    context.obj = combine(context, engine, docker_host, config, debug)
+    if context.invoked_subcommand is None:
+        show_sessions(context.obj, as_json)
+
+
+@sessions_app.command("list")
+def list_(
+    context: typer.Context,
+    as_json: Json = False,
+    engine: Engine = None,
+    docker_host: DockerHost = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Show the sessions that run: key, status, age, idle time, memory in use, image."""
+    show_sessions(combine(context, engine, docker_host, config, debug), as_json)
+
+
+@sessions_app.command()
+def stop(
+    context: typer.Context,
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY...", show_default=False, help="The sessions to end.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="End all of them.")] = False,
+    purge: Annotated[bool, typer.Option("--purge", help="Remove their files too, for good.")] = False,
+    yes: Yes = False,
+    engine: Engine = None,
+    docker_host: DockerHost = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """End sessions. Their files stay for the next session of the same key, unless --purge is given."""
+    from .exits import run_to_exit
+    from .sessions import stop_all, stop_sessions
+
+    common = combine(context, engine, docker_host, config, debug)
+    if every == bool(keys):
+        raise typer.BadParameter("Name the sessions to end, or give --all.")
+    if purge and not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("--purge removes files for good: give --yes too.")
+        whose = "every session, also of those that ended" if every else ", ".join(map(repr, keys or ()))
+        if not typer.confirm(f"Remove the files of {whose}, for good?", err=True):
+            raise typer.Exit(1)
+    run_to_exit(
+        lambda: asyncio.run(
+            stop_all(common.settings(), purge=purge)
+            if every
+            else stop_sessions(common.settings(), keys or (), purge=purge)
+        ),
+        debug=common.debug,
+    )
+
+
+@image_app.command("build")
+def build_image(
+    context: typer.Context,
+    example: Annotated[bool, typer.Option("--example", help="The image with packages for data analysis.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build it afresh, also where it is current.")] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="IMAGE",
+            show_default=False,
+            help="What the default image is built on. Default: python:3.12-slim, and where that can't be "
+            "pulled, on Debian and Ubuntu, an image made from the distribution's packages.",
+        ),
+    ] = None,
+    engine: Engine = None,
+    docker_host: DockerHost = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Build an image, where there is no current one. Sessions do that themselves when they first need it."""
+    from .exits import run_to_exit
+    from .images import build_image as build
+
+    common = combine(context, engine, docker_host, config, debug)
+    run_to_exit(
+        lambda: asyncio.run(build(common.settings(), example=example, rebuild=rebuild, base=base)),
+        debug=common.debug,
+    )
+
+
+@image_app.command("show")
+def show_images(
+    context: typer.Context,
+    as_json: Json = False,
+    engine: Engine = None,
+    docker_host: DockerHost = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Show which of the images are built and current."""
+    from .exits import run_to_exit
+    from .images import show_images as show
+
+    common = combine(context, engine, docker_host, config, debug)
+    run_to_exit(lambda: asyncio.run(show(common.settings(), as_json=as_json)), debug=common.debug)
+
+
+@engine_app.command("start")
+def start_engine(
+    context: typer.Context, docker_host: DockerHost = None, config: Config = None, debug: Debug = False
+) -> None:
+    """Make sure that a container engine answers.
+
+    Where none does, and this is Debian or Ubuntu and you are root, the
+    distribution's engine is installed and started.
+    """
+    from .engine import start
+    from .exits import run_to_exit
+
+    common = combine(context, None, docker_host, config, debug)
+    run_to_exit(lambda: start(common.settings()), debug=common.debug)
+
+
+@engine_app.command("stop")
+def stop_engine(context: typer.Context, debug: Debug = False) -> None:
+    """Stop the engine that `engine start` started, and no other. Sessions end with it."""
+    from .engine import stop as stop_it
+    from .exits import run_to_exit
+
+    run_to_exit(stop_it, debug=combine(context, None, None, None, debug).debug)
+
+
+@kernelspec_app.command("install")
+def install_kernelspec(
+    context: typer.Context,
+    name: KernelName = "docker-interpreter",
+    user: Annotated[bool, typer.Option("--user", help="Install it for this user (the default).")] = False,
+    sys_prefix: Annotated[
+        bool, typer.Option("--sys-prefix", help="Install it into this Python's environment.")
+    ] = False,
+    prefix: Annotated[
+        str | None,
+        typer.Option("--prefix", metavar="DIR", show_default=False, help="Install it below this directory."),
+    ] = None,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            "--session",
+            "-s",
+            metavar="KEY",
+            show_default=False,
+            help="Every kernel is the session of this key. Default: a session of its own for each kernel.",
+        ),
+    ] = None,
+    image: Image = None,
+    debug: Debug = False,
+) -> None:
+    """Write a kernelspec: the kernel that Jupyter offers by its name then runs in a session."""
+    from .exits import run_to_exit
+    from .kernelspec import install
+
+    if user + sys_prefix + (prefix is not None) > 1:
+        raise typer.BadParameter("Give one of --user, --sys-prefix and --prefix.")
+    common = combine(context, None, None, None, debug, image)
+    run_to_exit(
+        lambda: install(name, session or "", common.image or "", prefix=prefix, sys_prefix=sys_prefix),
+        debug=common.debug,
+    )
+
+
+@kernelspec_app.command("remove")
+def remove_kernelspec(context: typer.Context, name: KernelName = "docker-interpreter", debug: Debug = False) -> None:
+    """Remove a kernelspec that `kernelspec install` wrote."""
+    from .exits import run_to_exit
+    from .kernelspec import remove
+
+    run_to_exit(lambda: remove(name), debug=combine(context, None, None, None, debug).debug)

@@ -1,0 +1,223 @@
+"""The command ``replay``: a notebook's cells, one after another, in one fresh session."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from nbformat import NotebookNode
+from rich.console import Console
+from rich.status import Status
+from rich.text import Text
+
+from ..errors import SandboxError
+from ..execution import Execution, readable_size
+from ..notebook import AttachedFile, attached_files, read_notebook, record, write_notebook
+from ..outputs import Display, Result, strip_escapes
+from ..session import Session
+from ..settings import Settings
+from .cells import open_manager, run_cell
+from .exits import CTRL_C, FAILED
+from .live import SafeStream
+from .pictures import SUFFIXES, images_in
+
+SKIP_TAGS = frozenset(("skip", "skip-execution"))
+MAY_RAISE_TAG = "raises-exception"
+MOST_IMAGES = 100
+"""Of one cell that become files; all that are kept are in the notebook."""
+FILE_CHUNK = 384_000
+"""Bytes of a file in one cell: 512 kB of base64."""
+FILE_SECONDS = 60.0
+WORDS = {
+    "ok": "ok",
+    "error": "FAILED",
+    "interrupted": "TIMED OUT",
+    "killed": "KILLED",
+    "out_of_memory": "OUT OF MEMORY",
+    "died": "DIED",
+}
+STYLES = {"ok": "green", "raised, as its tag says": "green", "skipped": "dim"}
+
+
+@dataclass(slots=True)
+class Replay:
+    """One run of a notebook. :meth:`run` fills it; :meth:`write` works whenever that ended."""
+
+    notebook: NotebookNode
+    output: Path
+    executions: dict[int, Execution] = field(default_factory=dict)
+    """By the cell's position in the notebook."""
+    failed: list[int] = field(default_factory=list)
+    """Numbers of the code cells that failed, from 1."""
+    stopped: bool = False
+    """Ctrl-C ended it."""
+    console: Console = field(default_factory=lambda: Console(highlight=False, markup=False, emoji=False))
+
+    @property
+    def cells(self) -> list[tuple[int, NotebookNode]]:
+        """The code cells that have code, with their positions in the notebook."""
+        return [
+            (position, cell)
+            for position, cell in enumerate(self.notebook.cells)
+            if cell.cell_type == "code" and cell.source.strip()
+        ]
+
+    async def run(self, session: Session, seconds: float | None, *, keep_going: bool) -> None:
+        """Run the cells, until one fails or all are done.
+
+        :raises SandboxError: the session can't be had any more.
+        """
+        errors = SafeStream(sys.stderr)
+        total = len(self.cells)
+        for number, (position, cell) in enumerate(self.cells, 1):
+            title = self.title(number, total, cell)
+            if SKIP_TAGS & set(cell.metadata.get("tags", ())):
+                self.console.print(self.line(title, "skipped"), soft_wrap=True)
+                continue
+            with running(self.console, title):
+                execution, self.stopped = await run_cell(session, cell.source, seconds)
+            self.executions[position] = execution
+            outcome = WORDS[execution.status]
+            if self.stopped:
+                outcome = "STOPPED"
+            elif execution.status == "error" and MAY_RAISE_TAG in cell.metadata.get("tags", ()):
+                outcome = "raised, as its tag says"
+            self.console.print(self.line(title, outcome, execution.duration), soft_wrap=True)
+            if self.stopped:
+                return
+            if execution.notice:
+                errors.write_line(execution.notice)
+            if outcome not in STYLES:
+                self.failed.append(number)
+                errors.write_line(execution.text)
+                if not keep_going:
+                    return
+
+    def title(self, number: int, total: int, cell: NotebookNode) -> str:
+        """A cell as the progress lines name it: its number and its first line."""
+        lines = (line for line in cell.source.split("\n") if line.strip())
+        first = strip_escapes(next(lines, "")).strip()
+        room = max(20, min(60, self.console.width - 36))
+        first = first if len(first) <= room else f"{first[: room - 1]}…"
+        return f"[{number:>{len(str(total))}}/{total}] {first:<{room}}"
+
+    @staticmethod
+    def line(title: str, outcome: str, seconds: float | None = None) -> Text:
+        """The progress line of a cell that is done with."""
+        text = Text(f"{title}  ")
+        text.append(" " * 11 if seconds is None else f"{seconds:7.1f} s  ", "dim")
+        return text.append(outcome, STYLES.get(outcome, "bold red"))
+
+    def write(self) -> list[Path]:
+        """Write the notebook with what was run, and its images as files; the images' paths.
+
+        :raises OSError: something can't be written.
+        """
+        for position, execution in self.executions.items():
+            record(self.notebook.cells[position], execution)
+        write_notebook(self.notebook, self.output)
+        folder = self.output.with_name(f"{self.output.stem}_files")
+        written = []
+        for number, (position, _) in enumerate(self.cells, 1):
+            outputs = self.executions[position].outputs if position in self.executions else ()
+            shown = [output for output in outputs if isinstance(output, Display | Result)]
+            images = (image for output in shown for image in images_in(output.data))
+            for image_number, (mime, content) in enumerate(islice(images, MOST_IMAGES), 1):
+                folder.mkdir(parents=True, exist_ok=True)
+                path = folder / f"cell-{number:02}-{image_number}{SUFFIXES[mime]}"
+                path.write_bytes(content)
+                written.append(path)
+        return written
+
+
+async def replay(settings: Settings, path: Path, output: Path, seconds: float | None, *, keep_going: bool) -> int:
+    """Run a notebook or script in a fresh session and write what came of it; the command's exit code.
+
+    :raises NotebookError: it can't be read, or asks for files that it can't have.
+    :raises SandboxError: the session can't be started, or was lost.
+    """
+    notebook = read_notebook(path)
+    files = attached_files(notebook, path.parent)
+    run = Replay(notebook, output)
+    for _, cell in run.cells:
+        if not SKIP_TAGS & set(cell.metadata.get("tags", ())):
+            # what an earlier run left would look like this one's
+            cell.outputs, cell.execution_count = [], None
+    begin = time.monotonic()
+    try:
+        async with open_manager(settings) as (manager, progress):
+            session = await manager.throw_away()
+            for file in files:
+                size = readable_size(file.path.stat().st_size)
+                progress(f"Putting {file.name} ({size}) into the session")
+                await _send_file(session, file)
+            if files:
+                # so that the cells that wrote them leave neither variables nor a count behind
+                await session.restart()
+            progress.stop()
+            await run.run(session, seconds, keep_going=keep_going)
+    finally:
+        if run.executions:
+            report(run, run.write(), time.monotonic() - begin)
+    if run.stopped:
+        return CTRL_C
+    return FAILED if run.failed else 0
+
+
+def report(run: Replay, images: list[Path], seconds: float) -> None:
+    """What was done, and where it is."""
+    total, done = len(run.cells), len(run.executions)
+    failed = f", {len(run.failed)} failed" if run.failed else ""
+    print(f"{done} of {total} cells run in {seconds:.1f} s{failed}")
+    print(f"Notebook: {run.output}")
+    if images:
+        print(f"Images:   {images[0].parent} ({len(images)})")
+
+
+def running(console: Console, title: str) -> Status:
+    """A spinner beside the title of a cell while it runs; nothing where that can't be shown."""
+    quiet = console if console.is_terminal else Console(quiet=True)
+    return quiet.status(Text(title.rstrip(), no_wrap=True, overflow="ellipsis"))
+
+
+async def _send_file(session: Session, file: AttachedFile) -> None:
+    """Put a file into the session's working directory, by cells that write it in pieces.
+
+    :raises SandboxError: it did not arrive as it is.
+    """
+    digest = hashlib.sha256()
+    for number, piece in enumerate(_pieces(file.path)):
+        digest.update(piece)
+        await _write_cell(
+            session,
+            file,
+            "import base64, hashlib, pathlib\n"
+            f"path = pathlib.Path({file.name!r})\n"
+            "path.parent.mkdir(parents=True, exist_ok=True)\n"
+            f"with path.open({'ab' if number else 'wb'!r}) as file:\n"
+            f"    file.write(base64.b64decode({base64.b64encode(piece).decode()!r}))\n",
+        )
+    check = "hashlib.sha256(path.read_bytes()).hexdigest()"
+    await _write_cell(session, file, f"if {check} != {digest.hexdigest()!r}: raise OSError('not what was sent')")
+
+
+async def _write_cell(session: Session, file: AttachedFile, code: str) -> None:
+    execution = await session.execute(code, timeout=FILE_SECONDS)
+    if execution.status != "ok":
+        error = execution.error
+        words = f"{error.name}: {error.value}" if error else execution.message or execution.status
+        raise SandboxError(f"{file.name} could not be put into the session: {strip_escapes(words)[:300]}")
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    """The file's bytes in pieces; one empty piece for an empty file."""
+    with path.open("rb") as file:
+        yield file.read(FILE_CHUNK)
+        while piece := file.read(FILE_CHUNK):
+            yield piece
