@@ -25,7 +25,9 @@ from .settings import Settings
 logger = logging.getLogger(__name__)
 
 IDLE_AFTER_REPLY = 2.0
-"""Seconds to wait for the idle status once the reply is in; then the output counts as incomplete."""
+"""Seconds without a message to wait for the idle status once the reply is in; then the output counts as incomplete."""
+LONGEST_TAIL = 60.0
+"""Seconds after the reply in which output may still come: a thread that prints for ever, with idle lost, ends there."""
 LOOK_FOR_REPLY = 1.0
 """Seconds between looks at the supervisor's record, where a reply may have been lost."""
 DRAIN = 0.5
@@ -144,26 +146,25 @@ class CellRun:
                 continue
             if self._kernel_is_gone():
                 return _End.KERNEL_DIED
+            until = deadline
             if self._cell.reply is not None:
+                # the code has ended, in time: what is under way is output, however much of it
                 reply_since = reply_since or now
-                if now - reply_since > IDLE_AFTER_REPLY:
+                quiet_since = max(reply_since, self._kernel.last_message)
+                until = min(quiet_since + IDLE_AFTER_REPLY, reply_since + LONGEST_TAIL)
+                if now >= until or (stoppable and self._should_stop()):
                     self._incomplete = True
                     return _End.ENDED
-            if stoppable and self._should_stop():
+            elif stoppable and self._should_stop():
                 return _End.STOPPED
-            if deadline is not None and now >= deadline:
+            elif until is not None and now >= until:
                 return _End.LATE
             if self._cell.idle and self._cell.reply is None:
                 self._next_look = min(self._next_look, now + LOOK_FOR_REPLY)
             if now >= self._next_look:
                 await self._look_for_reply()
                 continue
-            limits = [
-                deadline,
-                self._next_look,
-                None if reply_since is None else reply_since + IDLE_AFTER_REPLY + 0.01,
-            ]
-            pause = min((limit for limit in limits if limit is not None), default=float("inf")) - now
+            pause = min(self._next_look, float("inf") if until is None else until) - now
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), None if pause == float("inf") else max(0.0, pause))
 
@@ -172,7 +173,7 @@ class CellRun:
         return state.generation != self._kernel.generation or state.state == "dead"
 
     async def _heal(self) -> _End | None:
-        """The link broke: attach again. The kernel's sockets reconnect by themselves, under the same Jupyter session."""
+        """The link broke: attach again. The kernel's sockets reconnect by themselves, with the same identity."""
         self._incomplete = True
         self._heals += 1
         if self._heals > MOST_HEALS:

@@ -10,7 +10,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .engine.base import ContainerSpec, Engine
-from .errors import ContainerGone, EngineError, KernelStartFailed, LinkBroken, LinkError, NameTaken, SettingsError
+from .errors import (
+    ContainerGone,
+    EngineError,
+    KernelStartFailed,
+    LinkBroken,
+    LinkError,
+    NameTaken,
+    SettingsError,
+)
 from .link import Link
 from .link_thread import LinkThread
 from .settings import Settings, settings_hash
@@ -121,7 +129,8 @@ class Container:
                 found = await self._engine.inspect(self.spec.name)
                 if found is not None and found.state == "paused":
                     raise EngineError(
-                        f"The container {self.spec.name} is paused.", f"`docker unpause {self.spec.name}` wakes it."
+                        f"The container {self.spec.name} is paused.",
+                        f"`docker unpause {self.spec.name}` wakes it.",
                     ) from error
                 if found is not None and found.state == "running":
                     continue

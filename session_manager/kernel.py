@@ -8,11 +8,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import zmq
 import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.connect import KernelConnectionInfo
 
 from .errors import KernelStartFailed
 from .link import Link
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 KERNEL_INFO_AGAIN = 0.5
 """Seconds without a sign of life on iopub before kernel_info is asked again (the subscription race)."""
 RECEIVE_QUEUE = 8
-"""Messages that wait in this process, each up to the largest accepted: this times that bounds a session's memory here."""
+"""Messages that wait in this process, each at most the largest accepted: that bounds a session's memory here."""
 SLICE = 0.005
 """Seconds that one channel may keep the event loop before other tasks get their turn."""
 
@@ -93,7 +94,7 @@ class Kernel:
         """
         client = _Client(context=zmq.asyncio.Context.instance())
         client.max_message_bytes = self._limits.message_bytes
-        client.load_connection_info(self._link.connection_info())
+        client.load_connection_info(cast(KernelConnectionInfo, self._link.connection_info()))
         client.start_channels(stdin=False, hb=False)
         self._client = client
         for channel, take in (
@@ -104,13 +105,13 @@ class Kernel:
             self._readers.append(asyncio.create_task(self._read(channel, take)))
         try:
             async with asyncio.timeout(timeout):
-                await self._request(client.kernel_info(), client)
+                await self._kernel_info(client)
                 while not self._router.welcome:
                     self._activity.clear()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._activity.wait(), KERNEL_INFO_AGAIN)
                         continue
-                    await self._request(client.kernel_info(), client)
+                    await self._kernel_info(client)
         except TimeoutError:
             await self.close()
             raise KernelStartFailed(f"The kernel did not answer within {timeout:g} s.") from None
@@ -163,7 +164,7 @@ class Kernel:
         self._listeners.pop(cell.msg_id, None)
 
     def interrupt(self) -> None:
-        """Ask the kernel, on its control channel, to interrupt itself. That it says yes means nothing: watch the cell."""
+        """Ask the kernel, on its control channel, to interrupt itself. Its yes means nothing: watch the cell."""
         client = self._connected()
         client.control_channel.send(client.session.msg("interrupt_request", {}))
 
@@ -197,6 +198,12 @@ class Kernel:
         if self._client is None:
             raise KernelStartFailed("The kernel's channels are closed.")
         return self._client
+
+    async def _kernel_info(self, client: _Client) -> None:
+        """On the control channel, which answers while a cell of another program runs."""
+        message = client.session.msg("kernel_info_request", {})
+        client.control_channel.send(message)
+        await self._request(message["header"]["msg_id"], client)
 
     async def _request(self, msg_id: str, client: _Client) -> Mapping[str, object]:
         future: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
@@ -237,8 +244,8 @@ class Kernel:
         content = message.get("content")
         if future is not None and not future.done() and isinstance(content, dict):
             future.set_result(content)
-        elif (cell := self._router.on_shell(message)) is not None and cell.ended:
-            self._on_progress()
+        elif self._router.on_shell(message) is not None:
+            self._on_progress()  # also where idle is not in yet: the time to wait for it begins
 
     def _on_iopub(self, message: Message) -> None:
         self._activity.set()

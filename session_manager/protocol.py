@@ -20,9 +20,7 @@ from .outputs import Error, Output, OutputLog
 
 Message = Mapping[str, object]
 
-OUTPUT_TYPES = frozenset(
-    ("stream", "display_data", "execute_result", "error", "update_display_data", "clear_output")
-)
+OUTPUT_TYPES = frozenset(("stream", "display_data", "execute_result", "error", "update_display_data", "clear_output"))
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)

@@ -7,15 +7,16 @@ point group ``jupyter_client.kernel_provisioners``.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import signal
 import uuid
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 from jupyter_client.connect import KernelConnectionInfo
-from jupyter_client.provisioning import KernelProvisionerBase
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Unicode
 
 from .container import Container, SessionName
@@ -26,7 +27,6 @@ from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
-POLL = 0.05
 NO_EXIT_CODE = 137
 """What a kernel counts as having ended with when its whole container is gone, as after SIGKILL."""
 
@@ -70,8 +70,13 @@ class SessionProvisioner(KernelProvisionerBase):
             # a manager that restarts its kernel has removed the kernel's socket files, as it thinks
             await self._container.link.rebind()
         await self._wait_until_ready()
-        assert self._container is not None
-        self.connection_info = self._container.link.connection_info()
+        return self._take_connection_info()
+
+    def _take_connection_info(self) -> KernelConnectionInfo:
+        info = self._live_container().link.connection_info()
+        # jupyter_client compares it with its own, which is bytes
+        info["key"] = str(info["key"]).encode()
+        self.connection_info = cast(KernelConnectionInfo, info)
         return self.connection_info
 
     async def _open(self, key: str, *, kept: bool) -> None:
@@ -82,13 +87,21 @@ class SessionProvisioner(KernelProvisionerBase):
             reference = await self._engine.find_image(self._settings.image, logger.info)
             name = SessionName(self._settings.namespace, key)
             container = Container(
-                self._engine, self._thread, name, self._settings, reference, kept=kept, on_change=self._changed
+                self._engine,
+                self._thread,
+                name,
+                self._settings,
+                reference,
+                kept=kept,
+                on_change=self._changed,
             )
             await container.open()
         except BaseException:
             await self._let_go()
             raise
         self._container, self._kept = container, kept
+        if not kept:
+            atexit.register(self._purge_at_exit)
 
     def _changed(self) -> None:
         """In the link's thread."""
@@ -96,20 +109,32 @@ class SessionProvisioner(KernelProvisionerBase):
             with contextlib.suppress(RuntimeError):  # the loop that waited has ended
                 tell()
 
-    async def _wait_until_ready(self) -> None:
-        """Until a kernel is ready that this provisioner has not launched before; starts one where there is none."""
-        assert self._container is not None
-        link = self._container.link
+    @contextlib.asynccontextmanager
+    async def _changes(self) -> AsyncIterator[asyncio.Event]:
+        """An event of the loop that runs now, set whenever the link or the kernel behind it changes."""
         changed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._tell = lambda: loop.call_soon_threadsafe(changed.set) and None
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        self._tell = tell
+        try:
+            yield changed
+        finally:
+            self._tell = None
+
+    async def _wait_until_ready(self) -> None:
+        """Until a kernel is ready that this provisioner has not launched before; starts one where there is none."""
+        container = self._live_container()
+        link = container.link
         asked: int | None = None
         try:
-            async with asyncio.timeout(self._settings.limits.start_timeout):
+            async with self._changes() as changed, asyncio.timeout(self._settings.limits.start_timeout):
                 while True:
                     changed.clear()
                     if link.broken is not None:
-                        await self._container.heal()
+                        await container.heal()
                     state = link.kernel
                     if state.state == "ready" and state.generation != self._generation:
                         self._generation = state.generation
@@ -121,9 +146,7 @@ class SessionProvisioner(KernelProvisionerBase):
                         await link.request("restart")
                     await changed.wait()
         except TimeoutError:
-            raise KernelStartFailed(
-                f"Python was not ready after {self._settings.limits.start_timeout:g} s."
-            ) from None
+            raise KernelStartFailed(f"Python was not ready after {self._settings.limits.start_timeout:g} s.") from None
         finally:
             self._tell = None
 
@@ -145,15 +168,16 @@ class SessionProvisioner(KernelProvisionerBase):
 
     async def wait(self) -> int | None:
         """Wait for the kernel to end. Called by KernelManager as it shuts a kernel down."""
-        while (code := await self.poll()) is None:
-            await asyncio.sleep(POLL)
+        async with self._changes() as changed:
+            while (code := await self.poll()) is None:
+                await changed.wait()
+                changed.clear()
         return code
 
     async def send_signal(self, signum: int) -> None:
         """SIGINT interrupts, SIGKILL and SIGTERM kill; no other signal reaches a session's kernel."""
         if signum == signal.SIGINT:
-            assert self._container is not None
-            await self._container.link.request("interrupt")
+            await self._live_container().link.request("interrupt")
         elif signum in (signal.SIGKILL, signal.SIGTERM):
             await self.kill()
         elif signum != 0:
@@ -173,6 +197,7 @@ class SessionProvisioner(KernelProvisionerBase):
         if restart or self._container is None:
             return
         container, self._container = self._container, None
+        atexit.unregister(self._purge_at_exit)
         try:
             await container.link.close()
             if not self._kept:
@@ -180,9 +205,18 @@ class SessionProvisioner(KernelProvisionerBase):
         finally:
             await self._let_go()
 
+    def _purge_at_exit(self) -> None:
+        """Some clients end without shutting their kernel down; jupyter console only asks the kernel itself to go."""
+        asyncio.run(self.cleanup())
+
+    def _live_container(self) -> Container:
+        if self._container is None:
+            raise KernelStartFailed("This provisioner has launched no kernel.")
+        return self._container
+
     async def _let_go(self) -> None:
         await self._engine.close()
-        await asyncio.to_thread(self._thread.close)
+        self._thread.close()
 
     async def get_provisioner_info(self) -> dict[str, Any]:
         """What another process needs to take this kernel over: the session's key."""
@@ -201,6 +235,5 @@ class SessionProvisioner(KernelProvisionerBase):
         if session is None:
             raise SandboxError("This description of a kernel names no session.")
         await self._open(session["labels"]["docker-interpreter.key"], kept=session["kept"])
-        assert self._container is not None
-        self._generation = self._container.link.kernel.generation
-        self.connection_info = self._container.link.connection_info()
+        self._generation = self._live_container().link.kernel.generation
+        self._take_connection_info()

@@ -244,13 +244,13 @@ class Session:
             if request.stop:
                 raise _Stopped
             await self._make_ready()
-            assert self._container is not None
-            link = self._container.link
+            container = self._live_container()
+            link = container.link
             await self._take_turn(link, request)
             if request.stop:
                 link.end_turn()
                 raise _Stopped
-            run = CellRun(self._container, self._live_kernel(), self._settings, self._wake, lambda: request.stop)
+            run = CellRun(container, self._live_kernel(), self._settings, self._wake, lambda: request.stop)
             notice, self._notice = self._notice, None
             self._running, self._running_since = request, time.monotonic()
             try:
@@ -299,11 +299,11 @@ class Session:
         for _ in range(START_ATTEMPTS):
             if self._container is None:
                 await self._open_container()
-            assert self._container is not None
-            link = self._container.link
+            container = self._live_container()
+            link = container.link
             if link.broken is not None:
                 try:
-                    await self._container.heal()
+                    await container.heal()
                 except ContainerGone:
                     await self._forget_container()
                     continue
@@ -350,8 +350,7 @@ class Session:
 
         :raises KernelStartFailed: kernels end as they start, or none is ready in time.
         """
-        assert self._container is not None
-        link = self._container.link
+        link = self._live_container().link
         deadline = time.monotonic() + self._settings.limits.start_timeout
         restarted: int | None = None
         while True:
@@ -364,7 +363,7 @@ class Session:
             if state.state == "dead":
                 if restarted is not None and state.generation > restarted:
                     raise KernelStartFailed(
-                        f"Python ended as it started ({cause(state)}). Its last words: {state.last_words.strip()[-500:]}",
+                        f"Python ended as it started ({cause(state)}), saying: {state.last_words.strip()[-500:]}",
                         "`docker-interpreter doctor` looks for the reason.",
                     )
                 if restarted is None:
@@ -379,8 +378,7 @@ class Session:
                 ) from None
 
     async def _connect(self, generation: tuple[int, int]) -> None:
-        assert self._container is not None
-        link = self._container.link
+        link = self._live_container().link
         if self._kernel is not None:
             await self._kernel.close()
             self._kernel = None
@@ -395,6 +393,11 @@ class Session:
                 f"Python was restarted since the last cell{why}: variables are gone, files in the workspace are kept."
             )
         self._kernel_generation = generation
+
+    def _live_container(self) -> Container:
+        if self._container is None:
+            raise KernelStartFailed(f"The session {self.key!r} has no container.")
+        return self._container
 
     def _live_kernel(self) -> Kernel:
         if self._kernel is None:

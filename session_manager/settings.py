@@ -132,11 +132,7 @@ class Limits(_Section):
 
 def _mount_point(value: str) -> str:
     parts = value.split("/")
-    if (
-        parts[0]
-        or not all(re.fullmatch(r"[\w.-]{1,100}", part, re.ASCII) for part in parts[1:])
-        or len(value) > 400
-    ):
+    if parts[0] or not all(re.fullmatch(r"[\w.-]{1,100}", part, re.ASCII) for part in parts[1:]) or len(value) > 400:
         raise ValueError("should be an absolute path of letters, digits, dots, dashes and underscores")
     if ".." in parts or "." in parts or f"/{parts[1]}" in _SYSTEM_DIRECTORIES:
         raise ValueError("should not lie in a directory of the system; /mnt is the usual place")
@@ -254,9 +250,7 @@ class Settings(_Section):
         return base / "docker-interpreter"
 
     @classmethod
-    def load(
-        cls, path: Path | None = None, env: Mapping[str, str] | None = None, **overrides: object
-    ) -> Settings:
+    def load(cls, path: Path | None = None, env: Mapping[str, str] | None = None, **overrides: object) -> Settings:
         """Settings from all sources, later ones winning: defaults, a file, the environment, ``overrides``.
 
         The file is ``path``, or the one that ``DOCKER_INTERPRETER_CONFIG`` names, or else the first that

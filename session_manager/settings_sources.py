@@ -86,9 +86,7 @@ def parse_yaml(text: str, name: str) -> YamlMapping:
         reason = str(error).split("\n", 1)[0]
         raise SettingsError(f"{name} can't be read as settings: {reason}.") from None
     except ValueError:
-        raise SettingsError(
-            f"{name} can't be read as settings: a number or date in it is not valid."
-        ) from None
+        raise SettingsError(f"{name} can't be read as settings: a number or date in it is not valid.") from None
 
 
 def _check_keys(node: yaml.Node, keys: Keys, name: str, marks: dict[Keys, str]) -> None:
@@ -118,9 +116,7 @@ class Sources:
         """Merges values over those that are there: mappings key by key, all else replaced."""
         _merge(self.values, values)
         for keys in _leaves(values):
-            self.origins[keys] = next(
-                origins[keys[:n]] for n in range(len(keys), -1, -1) if keys[:n] in origins
-            )
+            self.origins[keys] = next(origins[keys[:n]] for n in range(len(keys), -1, -1) if keys[:n] in origins)
 
     def add_file(self, path: Path | None, env: Mapping[str, str]) -> None:
         """Adds the file at ``path``, or where the search finds one. Raises SettingsError."""

@@ -6,8 +6,9 @@ import asyncio
 import os
 import secrets
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Literal, cast
 
 import pytest
 
@@ -17,6 +18,8 @@ from session_manager.engine import make_engine
 
 NAMESPACE = f"test-{os.getpid()}-{secrets.token_hex(3)}"
 
+ENGINES_USED: set[Literal["docker", "process"]] = set()
+
 MakeSettings = Callable[..., Settings]
 MakeManager = Callable[..., Awaitable[SessionManager]]
 
@@ -25,6 +28,24 @@ MakeManager = Callable[..., Awaitable[SessionManager]]
 def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the process engine keeps this run's sessions."""
     return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left(state_dir: Path) -> Iterator[None]:
+    """Fails the run where a test left a container or a volume behind, or a relay or supervisor process."""
+    yield
+    left: list[str] = []
+
+    async def look(name: Literal["docker", "process"]) -> None:
+        engine = make_engine(Settings(engine=name, namespace=NAMESPACE, state_dir=state_dir))
+        labels = {LABEL_NAMESPACE: NAMESPACE}
+        left.extend(found.name for found in await engine.list(labels))
+        left.extend(found.name for found in await engine.list_volumes(labels))
+        await engine.close()
+
+    for name in ENGINES_USED:
+        asyncio.run(look(name))
+    assert left == [], "tests left these behind"
 
 
 @pytest.fixture
@@ -37,11 +58,19 @@ def engine_name() -> str:
 def make_settings(engine_name: str, state_dir: Path) -> MakeSettings:
     """Settings in a namespace of this test run's own, with short times; keyword arguments replace whole sections."""
 
+    ENGINES_USED.add(cast(Literal["docker", "process"], engine_name))
+
     def make(**changes: object) -> Settings:
         limits = {"timeout": 60, "interrupt_grace": 1.0, "idle_timeout": 900}
         limits |= changes.pop("limits", {})  # type: ignore[call-overload]
         return Settings(
-            **{"engine": engine_name, "namespace": NAMESPACE, "state_dir": state_dir, "limits": limits, **changes}  # type: ignore[arg-type]
+            **{
+                "engine": engine_name,
+                "namespace": NAMESPACE,
+                "state_dir": state_dir,
+                "limits": limits,
+                **changes,
+            }  # type: ignore[arg-type]
         )
 
     return make
@@ -89,5 +118,7 @@ async def purge(settings: Settings) -> None:
 
 def run_python(code: str, settings: Settings) -> list[str]:
     """A command that runs ``code`` in another process, with ``settings`` defined."""
-    prelude = f"from session_manager import *\nsettings = Settings.model_validate_json({settings.model_dump_json()!r})\n"
+    prelude = (
+        f"from session_manager import *\nsettings = Settings.model_validate_json({settings.model_dump_json()!r})\n"
+    )
     return [sys.executable, "-c", prelude + code]

@@ -93,16 +93,12 @@ class OutputLog:
     Contents are untrusted. A malformed one changes nothing but the count in ``malformed``; none raises.
     """
 
-    def __init__(
-        self, max_bytes: int, *, max_outputs: int = 50_000, registry: DisplayRegistry | None = None
-    ) -> None:
+    def __init__(self, max_bytes: int, *, max_outputs: int = 50_000, registry: DisplayRegistry | None = None) -> None:
         """``max_bytes`` is at least 4096 and ``max_outputs`` at least 8; raises ValueError otherwise."""
         if max_bytes < 4096 or max_outputs < 8:
             raise ValueError("an output log needs max_bytes >= 4096 and max_outputs >= 8")
         self.malformed = 0
-        self._kept = KeptOutputs(
-            max_bytes, max_outputs, head_bytes=max_bytes * 7 // 16, tail_bytes=max_bytes * 6 // 16
-        )
+        self._kept = KeptOutputs(max_bytes, max_outputs, head_bytes=max_bytes * 7 // 16, tail_bytes=max_bytes * 6 // 16)
         # Counted apart, since a flood may push the error out of the outputs while it stays in ``error``.
         self._error_bytes = max_bytes * 2 // 16
         # The last sixteenth is the line being written, at four bytes a character.

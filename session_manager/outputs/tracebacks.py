@@ -17,9 +17,7 @@ _CONTEXT_LINES = 2
 
 _RULE = re.compile(r"-{20,}")
 _HEADING = re.compile(r"(\S+ +)?Traceback \(most recent call last\):?")
-_FRAME = re.compile(
-    r"(?:(?P<cell>(?:Cell|Input) In ?\[\d+\])|File (?P<path>.+):(?P<line>\d+))(?P<rest>(?:,| in ).*)?"
-)
+_FRAME = re.compile(r"(?:(?P<cell>(?:Cell|Input) In ?\[\d+\])|File (?P<path>.+):(?P<line>\d+))(?P<rest>(?:,| in ).*)?")
 _LIBRARY_PATH = re.compile(r".*/(?:site-packages|dist-packages|lib(?:64)?/python3(?:\.\d+)?)/")
 _NO_MESSAGE = re.compile(r"[\w.]{0,200}(?:Error|Exception|Interrupt|Exit|Iteration|Warning):")
 _NO_SOURCE = "Could not get source, probably due dynamically evaluated source code."

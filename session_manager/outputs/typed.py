@@ -14,9 +14,7 @@ _MAX_JSON_DEPTH = 64
 _MAX_DISPLAY_ID = 256
 _MAX_ERROR_NAME = 128
 _MAX_METADATA_BYTES = 65_536
-_MIME = re.compile(
-    r"[A-Za-z0-9][\w!#$&^.+-]{0,127}/[A-Za-z0-9][\w!#$&^.+-]{0,127}(; ?[\w=.\"-]{1,64})?", re.ASCII
-)
+_MIME = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]{0,127}/[A-Za-z0-9][\w!#$&^.+-]{0,127}(; ?[\w=.\"-]{1,64})?", re.ASCII)
 _JSON_MIME = re.compile(r"application/(.*\+)?json")
 
 
@@ -184,9 +182,7 @@ def _clip_traceback(items: list[str], max_bytes: int) -> tuple[str, ...]:
     head = _take(items, max_bytes // 4)
     tail = _take(items[: len(head) - 1 : -1] if head else items[::-1], max_bytes - max_bytes // 4)[::-1]
     left_out = len(items) - len(head) - len(tail)
-    return (
-        (*head, f"\n… {left_out} parts of the traceback left out …\n", *tail) if left_out else (*head, *tail)
-    )
+    return (*head, f"\n… {left_out} parts of the traceback left out …\n", *tail) if left_out else (*head, *tail)
 
 
 def _take(items: list[str], max_bytes: int) -> list[str]:
@@ -218,9 +214,7 @@ def clip_bytes(text: str, max_bytes: int) -> str:
     marker = f"… {size - max_bytes} bytes left out …"
     room = max(0, max_bytes - byte_length(marker))
     head, _ = split_bytes(text, room // 2)
-    tail = (
-        text[-(room - room // 2) :].encode()[-(room - room // 2) :].decode("utf-8", "ignore") if room else ""
-    )
+    tail = text[-(room - room // 2) :].encode()[-(room - room // 2) :].decode("utf-8", "ignore") if room else ""
     return head + marker + tail
 
 

@@ -53,7 +53,10 @@ async def test_an_error_points_at_the_line(session: Session) -> None:
     await session.execute("def outer(n):\n    return 1 / n")
     run = await session.execute("y = 3\nouter(0)")
     assert run.status == "error" and run.variables_kept
-    assert run.error is not None and (run.error.name, run.error.value) == ("ZeroDivisionError", "division by zero")
+    assert run.error is not None and (run.error.name, run.error.value) == (
+        "ZeroDivisionError",
+        "division by zero",
+    )
     assert isinstance(run.outputs[-1], Error)
     assert "----> 2 outer(0)" in run.text and run.text.endswith("ZeroDivisionError: division by zero")
     assert "\x1b" not in run.text
@@ -84,7 +87,8 @@ async def test_a_timeout_interrupts_and_keeps_variables(session: Session) -> Non
 async def test_a_cell_that_swallows_interrupts_is_killed_and_files_stay(session: Session) -> None:
     await session.execute("x = 1; import time; open('kept.txt', 'w').write('here')")
     run = await session.execute(
-        "while True:\n    try:\n        time.sleep(0.1)\n    except KeyboardInterrupt:\n        print('no')", timeout=1
+        "while True:\n    try:\n        time.sleep(0.1)\n    except KeyboardInterrupt:\n        print('no')",
+        timeout=1,
     )
     assert run.status == "killed" and run.variables_kept is False
     assert run.message is not None and "files in the workspace are kept" in run.message

@@ -163,7 +163,9 @@ async def test_stop_keeps_the_workspace_and_purge_does_not(manager: SessionManag
     assert (await fresh.execute("import os; os.listdir()")).text == "[]"
 
 
-async def test_throw_away_sessions_go_with_their_manager_and_named_ones_stay(make_manager: MakeManager) -> None:
+async def test_throw_away_sessions_go_with_their_manager_and_named_ones_stay(
+    make_manager: MakeManager,
+) -> None:
     first = await make_manager()
     await first.throw_away()
     await first.session("stays")
