@@ -1,0 +1,73 @@
+# `make demo` and `make test` are all that a fresh machine needs; `make help` lists the rest.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUN := $(BIN)/docker-interpreter
+NOTEBOOK := examples/analysis.ipynb
+RESULT := build/demo/analysis.ipynb
+
+.DEFAULT_GOAL := help
+.PHONY: help venv engine image image-example demo test lint clean-engine clean
+
+help:
+	@echo 'make demo           replay a data analysis in a container of its own, and say where the results are'
+	@echo 'make test           every check and every test (needs about a minute once the images are built)'
+	@echo 'make lint           the checks alone: ruff and mypy'
+	@echo 'make venv           the virtual environment, in $(VENV)'
+	@echo 'make engine         a container engine that answers; on Debian and Ubuntu, as root, it is installed and started'
+	@echo 'make image          the default image'
+	@echo 'make image-example  the image for data analysis'
+	@echo 'make clean-engine   stop the engine that `make engine` started, if it did'
+	@echo 'make clean          remove the virtual environment, results and caches'
+
+venv: $(READY)
+
+# PYTHON=... chooses another interpreter
+$(READY): pyproject.toml
+	@set -eu; \
+	python="$(PYTHON)"; \
+	for candidate in $$python python3 python3.13 python3.12 python3.11; do \
+	    if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$candidate"; break; fi; \
+	done; \
+	if ! "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo 'Python 3.11 or newer is needed, and none is on the PATH. Name one: make PYTHON=/path/to/python3.12' >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "$$python has no venv module. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$($$python --version)"; \
+	"$$python" -m venv --clear $(VENV); \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'; \
+	touch $@
+
+engine: venv
+	$(RUN) engine start
+
+image: engine
+	$(RUN) image build
+
+image-example: image
+	$(RUN) image build --example
+
+demo: image-example
+	@mkdir -p $(dir $(RESULT))
+	$(RUN) replay $(NOTEBOOK) --image example -o $(RESULT)
+	@echo
+	@echo 'The executed notebook, with its plots: $(RESULT)'
+
+lint: venv
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: lint image-example
+	$(BIN)/pytest --ignore=tests/e2e tests
+
+# without the command nothing was started from here
+clean-engine:
+	@if [ -x $(RUN) ]; then $(RUN) engine stop; fi
+
+clean:
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
