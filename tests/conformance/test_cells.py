@@ -21,6 +21,14 @@ async def test_variables_imports_and_files_stay_between_cells(session: Session) 
     assert (await session.execute("print(open('note.txt').read())")).text == "45.1415926535898"
 
 
+async def test_the_kernel_is_set_up_for_sessions(session: Session) -> None:
+    run = await session.execute(
+        "import os\nshell = get_ipython()\n"
+        "print(shell.history_manager.enabled, shell.cache_size, os.environ['MPLBACKEND'], shell.Completer.use_jedi)"
+    )
+    assert run.text == "False 20 module://matplotlib_inline.backend_inline False"
+
+
 async def test_outputs_are_typed_and_stream_as_they_come(session: Session) -> None:
     seen: list[tuple[float, Output]] = []
     code = (
@@ -117,7 +125,8 @@ async def test_code_that_ignores_signals_is_killed(session: Session) -> None:
 )
 async def test_a_kernel_that_ends_is_reported_and_replaced(session: Session, code: str, words: str) -> None:
     await session.execute("x = 1")
-    run = await session.execute(f"print('last words', flush=True)\n{code}", timeout=30)
+    # what was printed in the very last moment is still in the dying process, and goes with it
+    run = await session.execute(f"import time\nprint('last words', flush=True); time.sleep(0.3)\n{code}", timeout=30)
     assert run.status == "died" and run.variables_kept is False
     assert run.message is not None and words in run.message
     assert "last words" in run.text

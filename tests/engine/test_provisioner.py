@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,19 +36,10 @@ def collected() -> Iterator[None]:
 @pytest.fixture
 def kernelspecs(tmp_path: Path, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Two kernelspecs, one for a named session and one for throw-away ones, where Jupyter looks."""
-    for name, key in (("named", "jupyter/1"), ("anew", "")):
-        folder = tmp_path / "kernels" / name
-        folder.mkdir(parents=True)
-        provisioner = {"provisioner_name": "docker-interpreter", "config": {"session_key": key}}
-        spec = {
-            "argv": ["python", "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            "display_name": name,
-            "language": "python",
-            "interrupt_mode": "message",
-            "metadata": {"kernel_provisioner": provisioner},
-        }
-        (folder / "kernel.json").write_text(json.dumps(spec))
-    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    install = [sys.executable, "-m", "session_manager.cli", "kernelspec", "install", "--prefix", str(tmp_path)]
+    for arguments in (["--name", "anew"], ["--name", "named", "--session", "jupyter/1"]):
+        subprocess.run([*install, *arguments], check=True, capture_output=True)
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
     settings = make_settings()
     monkeypatch.setenv("DOCKER_INTERPRETER_NAMESPACE", settings.namespace)
     return settings

@@ -193,9 +193,7 @@ class SshLike:
     """Stands for docker-py's ssh socket: a command's pipes; its ``recv`` waits until it has it all."""
 
     def __init__(self, code: str) -> None:
-        self.proc = subprocess.Popen(
-            [sys.executable, "-uc", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        self.proc = subprocess.Popen([sys.executable, "-uc", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self.proc.stdin is not None
         assert self.proc.stdout is not None
         self.stdin, self.stdout = self.proc.stdin, self.proc.stdout

@@ -85,9 +85,7 @@ def write_context(folder: Path, name: str, address: str, current: bool = True) -
     (folder / "config.json").write_text(json.dumps({"currentContext": name} if current else {}))
 
 
-def test_the_address_comes_from_the_first_who_names_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_address_comes_from_the_first_who_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_docker_host() == DEFAULT_DOCKER_HOST
     write_context(tmp_path / "docker", "desktop", "unix:///home/someone/.docker/run/docker.sock")
     assert resolve_docker_host() == "unix:///home/someone/.docker/run/docker.sock"
@@ -120,17 +118,13 @@ def test_ways_to_write_a_socket(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://host:21", "tcp://host", "tcp://host:port"])
-def test_an_address_that_can_not_be_used_is_refused_by_name(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_address_that_can_not_be_used_is_refused_by_name(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", url)
     with pytest.raises(EngineUnavailable, match="DOCKER_HOST"):
         resolve_docker_host()
 
 
-def test_a_context_that_does_not_exist_or_can_not_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_context_that_does_not_exist_or_can_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_context(tmp_path / "docker", "broken", "unix:///run/x.sock")
     next((tmp_path / "docker").rglob("meta.json")).write_text("{")
     with pytest.raises(EngineUnavailable, match="can't be read"):
@@ -221,9 +215,7 @@ def test_two_who_start_an_engine_get_one(daemon: Path) -> None:
     assert sum(line.startswith("Starting the engine") for line in lines) == 1
 
 
-def test_a_daemon_that_runs_and_does_not_answer_is_left_alone(
-    daemon: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_daemon_that_runs_and_does_not_answer_is_left_alone(daemon: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "START_SECONDS", 0.2)
     (daemon / "bin" / "dockerd").write_text("#!/bin/sh\nread line\n")
     with subprocess.Popen([daemon / "bin" / "dockerd"], stdin=subprocess.PIPE) as other:
@@ -249,35 +241,25 @@ def test_a_record_that_makes_no_sense_is_named() -> None:
         host.stop_engine(lambda _: None)
 
 
-def test_an_engine_elsewhere_that_is_silent_is_not_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_elsewhere_that_is_silent_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/elsewhere.sock")
-    monkeypatch.setattr(
-        host, "start_engine", lambda _: pytest.fail("started an engine that nobody asked for")
-    )
+    monkeypatch.setattr(host, "start_engine", lambda _: pytest.fail("started an engine that nobody asked for"))
     with pytest.raises(EngineUnavailable, match="named by DOCKER_HOST"):
         host.ensure_engine(lambda _: None)
 
 
-def test_nothing_is_installed_where_that_is_not_ours_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_installed_where_that_is_not_ours_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "DEFAULT_DOCKER_HOST", f"unix://{tmp_path}/none.sock")
     monkeypatch.setenv("DOCKER_HOST", host.DEFAULT_DOCKER_HOST)
     monkeypatch.setattr(host, "can_install", lambda: False)
-    monkeypatch.setattr(
-        host, "start_engine", lambda _: pytest.fail("started an engine without being allowed to")
-    )
+    monkeypatch.setattr(host, "start_engine", lambda _: pytest.fail("started an engine without being allowed to"))
     with pytest.raises(EngineUnavailable) as caught:
         host.ensure_engine(lambda _: None)
     assert caught.value.remedy is not None
     assert "--engine process" in caught.value.remedy
 
 
-def test_missing_programs_are_installed_before_the_start(
-    daemon: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_programs_are_installed_before_the_start(daemon: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed: list[str] = []
     monkeypatch.setattr(host, "find_program", lambda _: None)
     monkeypatch.setattr(host, "install_packages", lambda packages, _: installed.extend(packages))
@@ -305,9 +287,7 @@ def test_a_command_that_fails_says_what_it_said() -> None:
         run(["no-such-program"], lines.append)
 
 
-def test_packages_are_installed_without_recommended_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_packages_are_installed_without_recommended_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "apt-get").write_text(
         '#!/bin/sh\necho "$DEBIAN_FRONTEND $*"\ncase "$*" in *update) exit "${UPDATE:-0}"; esac\n'
     )

@@ -76,9 +76,7 @@ def test_reference_has_the_documented_form() -> None:
         assert len(image_reference(kind).partition(":")[2]) == 12
 
 
-@pytest.mark.parametrize(
-    "name", ["Dockerfile", "requirements.txt", "supervisor.py", "relay.py", "launch_kernel.py"]
-)
+@pytest.mark.parametrize("name", ["Dockerfile", "requirements.txt", "supervisor.py", "relay.py", "launch_kernel.py"])
 def test_a_change_in_any_file_of_the_default_image_names_both_images_anew(tree: Path, name: str) -> None:
     before = [image_reference(kind) for kind in KINDS]
     path = tree / "kernel_image" / name
@@ -137,9 +135,7 @@ def test_a_host_without_certificates_of_its_own_passes_none() -> None:
     assert context.host_ca_bundle() == ("", b"")
 
 
-def test_the_most_particular_variable_names_the_bundle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_most_particular_variable_names_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in reversed(context.CA_VARIABLES):
         path = tmp_path / f"{variable}.pem"
         path.write_text(f"of {variable}")
@@ -270,6 +266,4 @@ def test_a_pull_counts_layers_and_ends_with_the_registrys_reason() -> None:
     base.follow_pull("python:3.12-slim", iter(account), lines.append)
     assert [line.rpartition(": ")[2] for line in lines] == ["1 of 2 layers", "2 of 2 layers"]
     with pytest.raises(ImageBuildFailed, match="too many requests"):
-        base.follow_pull(
-            "python:3.12-slim", iter([{"error": "toomanyrequests: too many requests"}]), lines.append
-        )
+        base.follow_pull("python:3.12-slim", iter([{"error": "toomanyrequests: too many requests"}]), lines.append)

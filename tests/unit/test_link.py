@@ -521,9 +521,7 @@ async def test_a_stalled_exec_stream_loses_nothing(links: Links) -> None:
     clients = dict([await links.opened(link, relay) for _ in range(3)])
     sent = {number: os.urandom(WINDOW) for number in clients.values()}
     loop = asyncio.get_running_loop()
-    writing = [
-        asyncio.create_task(loop.sock_sendall(client, sent[number])) for client, number in clients.items()
-    ]
+    writing = [asyncio.create_task(loop.sock_sendall(client, sent[number])) for client, number in clients.items()]
     asking = asyncio.create_task(link.request("status", PATIENCE))
     await asyncio.sleep(0.2)
     assert not all(task.done() for task in writing), "the link reads on while nobody takes what it has read"
@@ -756,9 +754,7 @@ def test_directories_of_programs_that_were_killed_are_swept_and_live_ones_are_no
     os.close(new_lock)
 
 
-def test_a_runtime_directory_with_a_long_path_is_not_used(
-    runtime: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_runtime_directory_with_a_long_path_is_not_used(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = runtime / ("x" * 60)
     long.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))

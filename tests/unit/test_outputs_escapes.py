@@ -49,11 +49,7 @@ def test_no_control_character_is_left(text: str) -> None:
     assert all(character in "\n\t" or character.isprintable() for character in left)
     assert strip_escapes(left) == left
     for_terminal = terminal_safe(text)
-    assert (
-        strip_escapes(for_terminal.replace("\r", "").replace("\b", "")).isprintable()
-        or "\n" in text
-        or "\t" in text
-    )
+    assert strip_escapes(for_terminal.replace("\r", "").replace("\b", "")).isprintable() or "\n" in text or "\t" in text
     assert "\x1b]" not in for_terminal
     assert "\x1bP" not in for_terminal
 

@@ -195,9 +195,7 @@ def test_text_that_fits_is_never_cut() -> None:
 
 def test_lone_surrogates_are_replaced_so_that_the_text_can_be_written() -> None:
     assert written("a\ud800b") == "a?b"
-    log = log_of(
-        ("display_data", {"data": {"text/plain": "\udfff", "application/json": {"\ud800": ["\ud800"]}}})
-    )
+    log = log_of(("display_data", {"data": {"text/plain": "\udfff", "application/json": {"\ud800": ["\ud800"]}}}))
     assert texts(log) == ["?"]
     assert str(to_nbformat(log.outputs[0])).encode()
 
@@ -456,9 +454,7 @@ def test_a_malformed_message_is_counted_and_changes_nothing(msg_type: str, conte
 
 
 def test_only_the_malformed_part_of_a_bundle_is_dropped() -> None:
-    log = log_of(
-        ("display_data", {"data": {"text/plain": "ok", "image/png": {"not": "text"}}, "metadata": 3})
-    )
+    log = log_of(("display_data", {"data": {"text/plain": "ok", "image/png": {"not": "text"}}, "metadata": 3}))
     assert log.outputs == (Display({"text/plain": "ok"}, {}, None),)
     assert log.malformed == 1
 
@@ -493,9 +489,7 @@ bundles = st.dictionaries(mimes, json_values, max_size=3)
 contents = st.one_of(
     st.dictionaries(st.text(max_size=9), json_values, max_size=4),
     st.fixed_dictionaries({"name": st.sampled_from(["stdout", "stderr"]), "text": st.text(max_size=3000)}),
-    st.fixed_dictionaries(
-        {"name": st.just("stdout"), "text": st.text(alphabet="a\r\b\n\x1b[31mK", max_size=300)}
-    ),
+    st.fixed_dictionaries({"name": st.just("stdout"), "text": st.text(alphabet="a\r\b\n\x1b[31mK", max_size=300)}),
     st.fixed_dictionaries(
         {
             "data": bundles,
@@ -511,9 +505,7 @@ contents = st.one_of(
             "traceback": st.lists(st.text(max_size=900), max_size=9),
         }
     ),
-    st.fixed_dictionaries(
-        {"ename": st.text(), "evalue": st.text(), "traceback": st.lists(st.text(), max_size=9)}
-    ),
+    st.fixed_dictionaries({"ename": st.text(), "evalue": st.text(), "traceback": st.lists(st.text(), max_size=9)}),
     st.fixed_dictionaries({"wait": json_values}),
 )
 types = st.sampled_from(

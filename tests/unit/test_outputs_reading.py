@@ -38,9 +38,7 @@ def jpeg(width: int, height: int) -> str:
 
 
 def gif(width: int, height: int) -> str:
-    return base64.b64encode(
-        b"GIF89a" + width.to_bytes(2, "little") + height.to_bytes(2, "little") + b"\0" * 9
-    ).decode()
+    return base64.b64encode(b"GIF89a" + width.to_bytes(2, "little") + height.to_bytes(2, "little") + b"\0" * 9).decode()
 
 
 # -- what is chosen --
@@ -133,9 +131,7 @@ def test_html_keeps_rows_and_cells() -> None:
     ]  # fmt: skip
 
 
-@given(
-    st.text(alphabet="<>/!-[]&;'\"= \nab#?", max_size=80), st.sampled_from(["", "<script>", "<pre>", "<svg>"])
-)
+@given(st.text(alphabet="<>/!-[]&;'\"= \nab#?", max_size=80), st.sampled_from(["", "<script>", "<pre>", "<svg>"]))
 def test_broken_html_never_fails(html: str, prefix: str) -> None:
     html_to_text(prefix + html)
 
@@ -227,9 +223,7 @@ outputs = st.one_of(
     st.builds(
         Display,
         st.dictionaries(
-            st.sampled_from(
-                ["text/plain", "text/html", "image/png", "text/markdown", "application/json", "x/y"]
-            ),
+            st.sampled_from(["text/plain", "text/html", "image/png", "text/markdown", "application/json", "x/y"]),
             strings,
         ),
         st.just({}),

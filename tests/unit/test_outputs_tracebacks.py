@@ -92,9 +92,7 @@ def test_repeated_frames_are_counted() -> None:
 
 
 def test_many_library_frames_are_counted() -> None:
-    frames = tuple(
-        f"File /usr/lib/python3.11/site-packages/x/m.py:{n}, in f(a)\n-> {n} call()\n" for n in range(40)
-    )
+    frames = tuple(f"File /usr/lib/python3.11/site-packages/x/m.py:{n}, in f(a)\n-> {n} call()\n" for n in range(40))
     text = text_for_model([Error("E", "v", (*frames, "E: v"))])
     assert text.split("\n") == [
         "File …/x/m.py:0, in f",
@@ -144,11 +142,7 @@ def test_the_end_says_what_happened(name: str, last: str) -> None:
 
 def test_the_cause_of_an_exception_comes_before_it() -> None:
     text = read("raised_from")
-    assert (
-        text.index("KeyError: 'k'")
-        < text.index("The above exception was")
-        < text.index("RuntimeError: wrapped")
-    )
+    assert text.index("KeyError: 'k'") < text.index("The above exception was") < text.index("RuntimeError: wrapped")
 
 
 def test_a_message_of_many_lines_is_whole() -> None:
@@ -161,8 +155,6 @@ def test_both_exceptions_of_a_group_are_there() -> None:
     assert "TypeError: two" in text
 
 
-@pytest.mark.parametrize(
-    ("error", "text"), [(Error("E", "v"), "E: v"), (Error("E", ""), "E"), (Error("", ""), "")]
-)
+@pytest.mark.parametrize(("error", "text"), [(Error("E", "v"), "E: v"), (Error("E", ""), "E"), (Error("", ""), "")])
 def test_an_error_without_a_traceback_is_its_message(error: Error, text: str) -> None:
     assert text_for_model([error]) == text

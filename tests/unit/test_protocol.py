@@ -222,9 +222,7 @@ def test_a_cell_that_nobody_holds_is_dropped(router: Router) -> None:
     assert router.stray == 1
 
 
-@pytest.mark.parametrize(
-    "header", [None, 3, "c1", [], ["c1"], {}, {"msg_id": None}, {"msg_id": 1}, {"msg_id": ["c1"]}]
-)
+@pytest.mark.parametrize("header", [None, 3, "c1", [], ["c1"], {}, {"msg_id": None}, {"msg_id": 1}, {"msg_id": ["c1"]}])
 def test_a_parent_that_names_no_request(router: Router, header: object) -> None:
     cell = new_cell(router)
     unaddressed = {"msg_type": "stream", "parent_header": header, "content": {"name": "stdout", "text": "x"}}

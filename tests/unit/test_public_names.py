@@ -44,9 +44,7 @@ PUBLIC = [
 def loaded_by(statement: str) -> set[str]:
     """The top-level modules that a fresh Python has after a statement."""
     listing = f"{statement}; import sys; print(*(name.partition('.')[0] for name in sys.modules))"
-    shown = subprocess.run(
-        [sys.executable, "-c", listing], capture_output=True, text=True, check=True, timeout=60
-    )
+    shown = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True, timeout=60)
     return set(shown.stdout.split())
 
 

@@ -102,9 +102,7 @@ def test_sizes_are_read_as_docker_reads_them(text: object, size: int) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize(
-    "text", ["", "m", "-1m", "1x", "1mm", "1e9", "0x10", "٣m", 1.5, True, None, [1], "9" * 99]
-)
+@pytest.mark.parametrize("text", ["", "m", "-1m", "1x", "1mm", "1e9", "0x10", "٣m", 1.5, True, None, [1], "9" * 99])
 def test_what_is_no_size_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="a size"):
         parse_size(text)
@@ -145,8 +143,7 @@ def test_a_network_is_allowed_with_a_warning(caplog: pytest.LogCaptureFixture) -
         ({"mem_limit": "1g"}, "unknown setting 'mem_limit': did you mean 'container.mem_limit'?"),
         (
             {"zzz": 1},
-            "unknown setting 'zzz': known are engine, docker_host, image, namespace, "
-            "container, limits, state_dir",
+            "unknown setting 'zzz': known are engine, docker_host, image, namespace, container, limits, state_dir",
         ),
         ({"engine": "podman"}, "engine is 'podman', but should be 'docker' or 'process'"),
         ({"container": 5}, "container is 5, but should be a mapping of settings"),
@@ -241,9 +238,7 @@ def test_secrets_are_not_repeated() -> None:
 
 
 def test_container_options_from_yaml() -> None:
-    options = ContainerOptions.from_yaml(
-        "# a comment\nmem_limit: 2g\npids_limit: 512\nenvironment:\n  A: 1\n"
-    )
+    options = ContainerOptions.from_yaml("# a comment\nmem_limit: 2g\npids_limit: 512\nenvironment:\n  A: 1\n")
     assert options == ContainerOptions(mem_limit="2g", pids_limit=512, environment={"A": "1"})
     assert ContainerOptions.from_yaml("") == ContainerOptions()
 
@@ -350,8 +345,7 @@ def test_variables_become_settings() -> None:
     [
         (
             {"DOCKER_INTERPRETER_IMGAE": "x"},
-            "unknown setting 'imgae': did you mean 'image'? "
-            "(in environment variable DOCKER_INTERPRETER_IMGAE)",
+            "unknown setting 'imgae': did you mean 'image'? (in environment variable DOCKER_INTERPRETER_IMGAE)",
         ),
         (
             {"DOCKER_INTERPRETER_LIMITS__TIMEOUT": "soon"},
@@ -360,8 +354,7 @@ def test_variables_become_settings() -> None:
         ),
         (
             {"DOCKER_INTERPRETER_LIMITS": "soon"},
-            "limits is 'soon', but should be a mapping of settings "
-            "(in environment variable DOCKER_INTERPRETER_LIMITS)",
+            "limits is 'soon', but should be a mapping of settings (in environment variable DOCKER_INTERPRETER_LIMITS)",
         ),
         (
             {"DOCKER_INTERPRETER_IMAGE__X": "soon"},
@@ -385,9 +378,7 @@ def test_errors_name_the_file_with_line_and_column(tmp_path: Path) -> None:
     file.write_text("image: example\nlimits:\n  timeout: -1\n")
     with pytest.raises(SettingsError) as caught:
         Settings.load(file, {}, image="x")
-    assert str(caught.value) == (
-        f"limits.timeout is -1, but should be greater than 0 (in {file}, line 3, column 3)"
-    )
+    assert str(caught.value) == (f"limits.timeout is -1, but should be greater than 0 (in {file}, line 3, column 3)")
 
 
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
@@ -414,9 +405,7 @@ def test_loading_changes_none_of_what_it_was_given(tmp_path: Path) -> None:
 # -- derived --
 
 
-def test_the_state_directory_follows_the_xdg_specification(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_state_directory_follows_the_xdg_specification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings(state_dir=tmp_path).state_directory() == tmp_path
     assert Settings(state_dir="~/x").state_dir == tmp_path / "home" / "x"
     monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
@@ -430,9 +419,7 @@ def test_the_hash_changes_with_what_a_container_is_made_from_and_nothing_else() 
     usual = settings_hash(Settings())
     assert len(usual) == 12
     assert int(usual, 16) >= 0
-    assert usual == settings_hash(
-        Settings(limits={"timeout": 5}, namespace="n", container={"mem_limit": "1024m"})
-    )
+    assert usual == settings_hash(Settings(limits={"timeout": 5}, namespace="n", container={"mem_limit": "1024m"}))
     different = [
         Settings(image="example"),
         Settings(container={"mem_limit": "2g"}),
