@@ -42,6 +42,7 @@ class Client:
         self.buffer = b""
         self.attached = False
         self.waiting: object = None  # the id of its request for the turn, while another client has it
+        self.waiting_since = 0.0
 
 
 class Supervisor:
@@ -52,6 +53,7 @@ class Supervisor:
         self.workspace = workspace
         self.idle_timeout = idle_timeout
         self.started = time.time()
+        self.last_attached = self.started
         self.selector = selectors.DefaultSelector()
         self.clients: dict[socket.socket, Client] = {}
         self.key = secrets.token_hex(32)
@@ -92,7 +94,9 @@ class Supervisor:
         while not self.stopping:
             pause = TURN_SECONDS if self.turn_wanted else min(IDLE_LOOK, self.idle_timeout)
             for key, _ in self.selector.select(pause):
-                key.data(key.fileobj)
+                # an earlier event of this wake-up may have closed it, and given its number to another
+                if self.selector.get_map().get(key.fd) is key:
+                    key.data(key.fileobj)
             self.reap()
             self.revoke_turn()
             if self.is_abandoned():
@@ -124,10 +128,10 @@ class Supervisor:
             json.dump(info, file)
 
     def is_abandoned(self) -> bool:
-        """Whether nobody is attached, no cell runs, and none has for the idle time, or there is no kernel at all."""
+        """Whether for the idle time nobody was attached and no cell ran; without a kernel it takes less."""
         if any(client.attached for client in self.clients.values()) or self.busy():
             return False
-        idle = time.time() - self.last_activity()
+        idle = time.time() - max(self.last_activity(), self.last_attached)
         return idle > (self.idle_timeout if self.pid else min(self.idle_timeout, DEAD_SECONDS))
 
     # -- the kernel -------------------------------------------------------------------------------------------
@@ -313,6 +317,8 @@ class Supervisor:
             except (ValueError, KeyError, TypeError, RecursionError) as error:
                 answer = {"id": None, "error": f"bad request: {error!r}"[:500]}
             self.send(client, answer)
+            if client.connection not in self.clients:
+                return  # it was dropped: what else it asked for must not be given to it
 
     def answer(self, client: Client, request: dict[str, Any]) -> dict[str, Any] | None:
         """The fields of an answer; None where it comes later."""
@@ -338,7 +344,10 @@ class Supervisor:
                 }
             case "interrupt":
                 if self.pid:
-                    os.killpg(self.pid, signal.SIGINT)
+                    try:
+                        os.killpg(self.pid, signal.SIGINT)
+                    except ProcessLookupError:  # the code has moved the kernel to another group
+                        os.kill(self.pid, signal.SIGINT)
                 return {}
             case "restart":
                 if self.pid:
@@ -359,6 +368,8 @@ class Supervisor:
         if self.turn is None or self.turn is client:
             self.turn = client
             return {}
+        if client.waiting is None:
+            client.waiting_since = time.monotonic()
         client.waiting = request
         self.turn_wanted = self.turn_wanted or time.monotonic()
         self.send(self.turn, {"event": "turn wanted"})
@@ -377,6 +388,7 @@ class Supervisor:
         if self.turn is client:
             self.turn, self.turn_wanted = None, 0.0
             waiting = [other for other in self.clients.values() if other.waiting is not None]
+            waiting.sort(key=lambda other: other.waiting_since)
             if waiting:
                 self.turn, request = waiting[0], waiting[0].waiting
                 self.turn.waiting = None
@@ -402,6 +414,8 @@ class Supervisor:
         if self.clients.pop(client.connection, None):
             self.selector.unregister(client.connection)
             client.connection.close()
+            if client.attached:
+                self.last_attached = time.time()
             self.release(client)
 
     def drain_wakeups(self, descriptor: Any) -> None:

@@ -30,6 +30,10 @@ LONGEST_TAIL = 60.0
 """Seconds after the reply in which output may still come: a thread that prints for ever, with idle lost, ends there."""
 LOOK_FOR_REPLY = 1.0
 """Seconds between looks at the supervisor's record, where a reply may have been lost."""
+LOOK_ANYWAY = 10.0
+"""Seconds between such looks where nothing hints at a loss: a reply over the message limit goes without a trace."""
+RESUBSCRIBE = 5.0
+"""Seconds at most to make sure, after a loss, that the next cell's output reaches us."""
 DRAIN = 0.5
 """Seconds at most to collect what a dead kernel still had under way."""
 QUIET = 0.05
@@ -68,7 +72,8 @@ class CellRun:
         self._incomplete = False
         self._engine_error = ""
         self._heals = 0
-        self._next_look = float("inf")
+        self._next_look = 0.0
+        self._missing_looks = 0
         self._unknown_looks = 0
         self.container_lost = False
         """The container is gone, or was removed here: open it anew before the next cell."""
@@ -78,6 +83,7 @@ class CellRun:
         self._code, self._on_output = code, on_output
         self._cell = self._kernel.execute(code, on_output)
         started_at, begin = time.time(), time.monotonic()
+        self._next_look = begin + LOOK_ANYWAY
         try:
             end = await self._watch(None if timeout is None else begin + timeout, stoppable=True)
             ending = await self._conclude(end, timeout)
@@ -91,7 +97,7 @@ class CellRun:
         else:
             status, kept, message = "error", True, None
             error = error or Error("Aborted", "The kernel aborted the cell before it ran.", ())
-        return Execution(
+        result = Execution(
             code=code,
             status=status,
             error=error,
@@ -105,6 +111,12 @@ class CellRun:
             cell=self._cell,
             text_chars=self._limits.text_chars,
         )
+        if self._incomplete and kept and self._link.broken is None:
+            try:
+                await self._kernel.resubscribe(RESUBSCRIBE)
+            except SandboxError as error:
+                logger.warning("%s; the next cell's output may be missing", error)
+        return result
 
     async def _conclude(self, end: _End, timeout: float | None) -> Ending | None:
         """What an end means; climbs the ladder where the cell did not end by itself. None: it did."""
@@ -146,7 +158,6 @@ class CellRun:
                 continue
             if self._kernel_is_gone():
                 return _End.KERNEL_DIED
-            until = deadline
             if self._cell.reply is not None:
                 # the code has ended, in time: what is under way is output, however much of it
                 reply_since = reply_since or now
@@ -157,16 +168,17 @@ class CellRun:
                     return _End.ENDED
             elif stoppable and self._should_stop():
                 return _End.STOPPED
-            elif until is not None and now >= until:
+            elif deadline is not None and now >= deadline:
                 return _End.LATE
-            if self._cell.idle and self._cell.reply is None:
-                self._next_look = min(self._next_look, now + LOOK_FOR_REPLY)
-            if now >= self._next_look:
-                await self._look_for_reply()
-                continue
-            pause = min(self._next_look, float("inf") if until is None else until) - now
+            else:
+                if self._cell.idle:
+                    self._next_look = min(self._next_look, now + LOOK_FOR_REPLY)
+                if now >= self._next_look:
+                    await self._look_for_reply()
+                    continue
+                until = self._next_look if deadline is None else min(self._next_look, deadline)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), None if pause == float("inf") else max(0.0, pause))
+                await asyncio.wait_for(self._wake.wait(), until - now)
 
     def _kernel_is_gone(self) -> bool:
         state = self._link.kernel
@@ -191,21 +203,22 @@ class CellRun:
         return None
 
     async def _look_for_reply(self) -> None:
-        """Ask the supervisor how the last cell ended, in case the message that said so went with a broken link."""
-        self._next_look = time.monotonic() + LOOK_FOR_REPLY
+        """Ask the supervisor how the last cell ended, in case the message that said so went with a connection."""
+        self._next_look = time.monotonic() + (LOOK_FOR_REPLY if self._cell.idle or self._heals else LOOK_ANYWAY)
         try:
-            status = await self._link.request("status")
+            status = await self._link.request("status", LOOK_FOR_REPLY)
         except SandboxError as error:
             logger.debug("no status: %s", error)
             return
         last = status.get("last_cell")
-        if status.get("busy") is not False or not isinstance(last, dict) or self._cell.ended:
-            self._unknown_looks = 0
+        if status.get("busy") is not False or not isinstance(last, dict) or self._cell.reply is not None:
+            self._missing_looks = self._unknown_looks = 0
         elif last.get("msg_id") == self._cell.msg_id:
-            self._incomplete = True
-            fields = {"status": "ok"} if last.get("ok") is True else {**last, "status": "error"}
-            self._cell.on_reply(fields)
-            self._cell.idle = True
+            self._missing_looks += 1
+            self._next_look = time.monotonic() + LOOK_FOR_REPLY
+            if self._missing_looks > 1:  # seen once, it may be on its way
+                self._incomplete = True
+                self._cell.on_reply({"status": "ok"} if last.get("ok") is True else {**last, "status": "error"})
         elif self._heals and not self._cell.started:
             self._unknown_looks += 1
             if self._unknown_looks > 1:

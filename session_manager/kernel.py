@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 KERNEL_INFO_AGAIN = 0.5
 """Seconds without a sign of life on iopub before kernel_info is asked again (the subscription race)."""
+REJOIN = 1.0
+"""Seconds that a subscription which may be whole gets to show it, before it is made anew."""
 RECEIVE_QUEUE = 8
 """Messages that wait in this process, each at most the largest accepted: that bounds a session's memory here."""
 SLICE = 0.005
@@ -56,12 +58,19 @@ class _Client(AsyncKernelClient):
         # bounded here, and the kernel's publisher waits: nothing is dropped and nothing grows without end
         socket.rcvhwm = RECEIVE_QUEUE
         socket.maxmsgsize = self.max_message_bytes
+        socket.sndtimeo = 0  # where there is no connection to send on, a send would block the event loop
         socket.reconnect_ivl = 20
         socket.reconnect_ivl_max = 500
         if identity:
             socket.identity = identity
         socket.connect(self._make_url(channel))
         return socket
+
+    def reconnect(self, channel: str) -> None:
+        """Connect anew: zmq gives a connection up for good, and says nothing, where a message over the limit came."""
+        socket, url = getattr(self, f"{channel}_channel").socket, self._make_url(channel)
+        socket.disconnect(url)
+        socket.connect(url)
 
 
 class Kernel:
@@ -80,7 +89,8 @@ class Kernel:
         self._readers: list[asyncio.Task[None]] = []
         self._client: _Client | None = None
         self._listeners: dict[str, OnOutput] = {}
-        self._activity = asyncio.Event()
+        self._heard = asyncio.Event()
+        self._last_info: str | None = None
         self.generation = link.kernel.generation
         self.last_message = 0.0
         """``time.monotonic()`` of the last message from the kernel."""
@@ -104,20 +114,38 @@ class Kernel:
         ):
             self._readers.append(asyncio.create_task(self._read(channel, take)))
         try:
-            async with asyncio.timeout(timeout):
-                await self._kernel_info(client)
-                while not self._router.welcome:
-                    self._activity.clear()
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._activity.wait(), KERNEL_INFO_AGAIN)
-                        continue
-                    await self._kernel_info(client)
-        except TimeoutError:
-            await self.close()
-            raise KernelStartFailed(f"The kernel did not answer within {timeout:g} s.") from None
+            await self._join(timeout)
         except BaseException:
             await self.close()
             raise
+
+    async def resubscribe(self, timeout: float) -> None:
+        """Make sure that the kernel's outputs reach us, after a connection went with what was on its way.
+
+        :raises KernelStartFailed: they do not within ``timeout`` seconds.
+        """
+        try:
+            await self._join(min(timeout, REJOIN))
+        except KernelStartFailed:
+            self._connected().reconnect("iopub")
+            await self._join(timeout)
+
+    async def _join(self, timeout: float) -> None:
+        """Wait until the kernel answers and its outputs reach us; what it publishes before that is lost."""
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    self._heard.clear()
+                    # on the control channel, which answers while a cell of another program runs
+                    self._last_info = self._send("control", "kernel_info_request", {})
+                    await self._reply_to(self._last_info)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._heard.wait(), KERNEL_INFO_AGAIN)
+                        return
+        except TimeoutError:
+            raise KernelStartFailed(f"The kernel did not answer within {timeout:g} s.") from None
+        finally:
+            self._last_info = None
 
     async def close(self) -> None:
         """Close the channels. The kernel goes on."""
@@ -139,9 +167,9 @@ class Kernel:
 
         ``input()`` in it fails at once, and its failure does not abort the cells of other clients that wait behind it.
         """
-        client = self._connected()
         log = log or OutputLog(self._limits.output_bytes, registry=self._displays)
-        message = client.session.msg(
+        msg_id = self._send(
+            "shell",
             "execute_request",
             {
                 "code": code,
@@ -152,11 +180,10 @@ class Kernel:
                 "stop_on_error": False,
             },
         )
-        cell = Cell(message["header"]["msg_id"], log)
+        cell = Cell(msg_id, log)
         self._router.add(cell)
         if on_output is not None:
             self._listeners[cell.msg_id] = on_output
-        client.shell_channel.send(message)
         return cell
 
     def stop_listening(self, cell: Cell) -> None:
@@ -165,17 +192,16 @@ class Kernel:
 
     def interrupt(self) -> None:
         """Ask the kernel, on its control channel, to interrupt itself. Its yes means nothing: watch the cell."""
-        client = self._connected()
-        client.control_channel.send(client.session.msg("interrupt_request", {}))
+        self._send("control", "interrupt_request", {})
 
     async def complete(self, code: str, cursor: int, timeout: float = 5.0) -> Completions:
         """Completions of ``code`` at ``cursor`` (an index in characters).
 
         :raises TimeoutError: the kernel is busy.
         """
-        client = self._connected()
         async with asyncio.timeout(timeout):
-            content = await self._request(client.complete(code, cursor), client)
+            request = self._send("shell", "complete_request", {"code": code, "cursor_pos": cursor})
+            content = await self._reply_to(request)
         matches, start, end = content.get("matches"), content.get("cursor_start"), content.get("cursor_end")
         if not isinstance(matches, list) or not isinstance(start, int) or not isinstance(end, int):
             return Completions((), cursor, cursor)
@@ -187,9 +213,9 @@ class Kernel:
 
         :raises TimeoutError: the kernel is busy.
         """
-        client = self._connected()
         async with asyncio.timeout(timeout):
-            content = await self._request(client.inspect(code, cursor), client)
+            fields = {"code": code, "cursor_pos": cursor, "detail_level": 0}
+            content = await self._reply_to(self._send("shell", "inspect_request", fields))
         bundle = content.get("data")
         text = bundle.get("text/plain") if isinstance(bundle, dict) else None
         return text if isinstance(text, str) else ""
@@ -199,13 +225,19 @@ class Kernel:
             raise KernelStartFailed("The kernel's channels are closed.")
         return self._client
 
-    async def _kernel_info(self, client: _Client) -> None:
-        """On the control channel, which answers while a cell of another program runs."""
-        message = client.session.msg("kernel_info_request", {})
-        client.control_channel.send(message)
-        await self._request(message["header"]["msg_id"], client)
+    def _send(self, channel: str, msg_type: str, content: dict[str, object]) -> str:
+        """Send a request; its id. Where the connection is gone, or nobody reads, it is made anew: this never waits."""
+        client = self._connected()
+        message = client.session.msg(msg_type, content)
+        try:
+            getattr(client, f"{channel}_channel").send(message)
+        except zmq.Again:
+            client.reconnect(channel)
+            getattr(client, f"{channel}_channel").send(message)
+        msg_id: str = message["header"]["msg_id"]
+        return msg_id
 
-    async def _request(self, msg_id: str, client: _Client) -> Mapping[str, object]:
+    async def _reply_to(self, msg_id: str) -> Mapping[str, object]:
         future: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
         self._replies[msg_id] = future
         try:
@@ -248,7 +280,8 @@ class Kernel:
             self._on_progress()  # also where idle is not in yet: the time to wait for it begins
 
     def _on_iopub(self, message: Message) -> None:
-        self._activity.set()
+        if message.get("msg_type") == "iopub_welcome" or parent_id(message) == self._last_info:
+            self._heard.set()
         routed = self._router.on_iopub(message)
         if routed is None:
             return

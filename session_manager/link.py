@@ -136,20 +136,22 @@ class Link:
 
     async def acquire_turn(self) -> None:
         """Wait until no other program's cell runs in this session. Then it is this program's turn, until it has
-        called :meth:`end_turn`; without another round trip also after that, until another program asks.
+        called :meth:`end_turn`; and after that for as long as no other program asks, see :meth:`resume_turn`.
 
         A cancelled wait leaves the queue.
 
         :raises LinkError: the link is broken.
         """
-        if self._turn.begin(newly=False):
-            return
         try:
             await self.request("acquire", timeout=None)
         except asyncio.CancelledError:
             self._thread.call(self._release_turn)
             raise
         self._turn.begin(newly=True)
+
+    def resume_turn(self) -> bool:
+        """Use the turn that this program still has, without asking anybody; False where it has to be acquired."""
+        return self._turn.begin(newly=False)
 
     def end_turn(self) -> None:
         """This program's cell has ended: who waits may have the turn."""

@@ -94,9 +94,16 @@ class SessionManager:
         if self._closed:
             raise SessionClosed("This session manager was closed.", "Make a new one.")
         session = self._sessions.get(name.key)
-        if session is None or session.closed:
-            session = Session(name, self.engine, self._thread, self.settings, self._resolved_image, kept=kept)
-            self._sessions[name.key] = session
+        if session is None:
+            session = self._sessions[name.key] = Session(
+                name,
+                self.engine,
+                self._thread,
+                self.settings,
+                self._resolved_image,
+                kept=kept,
+                on_close=lambda: self._sessions.pop(name.key, None),
+            )
         await session.start()
         return session
 

@@ -89,8 +89,6 @@ class Router:
     """
 
     cells: WeakValueDictionary[str, Cell] = field(default_factory=WeakValueDictionary)
-    welcome: bool = False
-    """The kernel's publisher has seen our subscription, or has sent us something."""
     stray: int = 0
     """Messages that belong to no cell of ours: other clients', or cells that nobody holds any more."""
 
@@ -100,7 +98,6 @@ class Router:
 
     def on_iopub(self, message: Message) -> tuple[Cell, Output | None] | None:
         """The cell that a message of the iopub channel belongs to, and the output in it; None where it is nobody's."""
-        self.welcome = True
         cell = self._cell_of(message)
         msg_type, content = message.get("msg_type"), message.get("content")
         if cell is None or not isinstance(msg_type, str) or not isinstance(content, dict):

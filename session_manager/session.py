@@ -68,6 +68,7 @@ class Session:
         image: Callable[[], Awaitable[str]],
         *,
         kept: bool,
+        on_close: Callable[[], object],
     ) -> None:
         self._name = name
         self._engine = engine
@@ -75,6 +76,7 @@ class Session:
         self._settings = settings
         self._image = image
         self._kept = kept
+        self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -101,11 +103,6 @@ class Session:
     def kept(self) -> bool:
         """Whether it lives on when its manager lets go; False for throw-away sessions."""
         return self._kept
-
-    @property
-    def closed(self) -> bool:
-        """Whether this object was closed. The session itself may run; the manager gives another object for it."""
-        return self._closed
 
     @property
     def container_name(self) -> str:
@@ -268,6 +265,8 @@ class Session:
 
     async def _take_turn(self, link: Link, request: _Request) -> None:
         """Wait until no other program's cell runs in this session, or the request is stopped."""
+        if link.resume_turn():
+            return
         asking = self._loop.create_task(link.acquire_turn())
         try:
             while not asking.done() and not request.stop:
@@ -301,7 +300,8 @@ class Session:
                 await self._open_container()
             container = self._live_container()
             link = container.link
-            if link.broken is not None:
+            was_broken = link.broken is not None
+            if was_broken:
                 try:
                     await container.heal()
                 except ContainerGone:
@@ -311,6 +311,8 @@ class Session:
                 continue  # the link broke meanwhile
             generation = (self._container_serial, link.kernel.generation)
             if self._kernel is not None and self._connected_to == generation:
+                if was_broken:
+                    await self._kernel.resubscribe(self._settings.limits.start_timeout)
                 return
             await self._connect(generation)
             return
@@ -406,7 +408,9 @@ class Session:
 
     async def _close(self, *, hurry: bool) -> None:
         """Let go. Cells that are being stopped get the time that takes, unless ``hurry``; others are left to run."""
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            self._on_close()
         for task, request in list(self._tasks.items()):
             if hurry or request is None or not request.stop:
                 task.cancel()

@@ -183,6 +183,13 @@ async def test_close_ends_what_was_handed_out(make_manager: MakeManager) -> None
     assert await (await make_manager()).list() == []
 
 
+async def test_a_manager_remembers_nothing_of_sessions_that_ended(manager: SessionManager) -> None:
+    for _ in range(3):
+        session = await manager.throw_away()
+        await session.stop()
+    assert manager._sessions == {}
+
+
 @pytest.mark.parametrize("key", ["", "x" * 513, "a\nb", "a\x00b"])
 async def test_a_bad_key_is_refused(manager: SessionManager, key: str) -> None:
     with pytest.raises(SettingsError):

@@ -111,8 +111,7 @@ async def test_a_named_session_is_shared_with_jupyter(kernelspecs: Settings, man
     reply = await client.execute("x += ', seen by jupyter'", reply=True, timeout=30)
     assert reply["content"]["status"] == "ok"
     client.stop_channels()
-    assert kernel_manager.provisioner is not None
-    await kernel_manager.provisioner.cleanup()
+    await kernel_manager.cleanup_resources()  # lets go of the kernel without shutting it down
     assert (await session.execute("x")).text == "'from the session, seen by jupyter'"
 
 

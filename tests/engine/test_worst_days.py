@@ -151,7 +151,6 @@ async def test_no_engine(make_manager: MakeManager) -> None:
     manager = await make_manager(docker_host="unix:///nowhere/docker.sock")
     with pytest.raises(EngineUnavailable, match="No container engine answers at unix:///nowhere/docker.sock"):
         await manager.session("x")
-    manager._sessions.clear()
 
 
 async def test_no_image(make_manager: MakeManager) -> None:

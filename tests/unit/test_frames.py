@@ -11,9 +11,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import session_manager
-from session_manager import link
+from session_manager import frames
+from session_manager.errors import FrameError
 
 PACKAGE = Path(session_manager.__file__).parent
 KERNEL_IMAGE = PACKAGE.parent / "kernel_image"
@@ -71,14 +74,14 @@ def top_level(path: Path) -> set[str]:
 def test_both_sides_have_the_kinds_that_are_written_down() -> None:
     kinds = {name: int(number) for number, name, *_ in rows("kind")}
     assert len(kinds) == 8
-    assert kinds == {name: getattr(link, name) for name in kinds}
+    assert kinds == {name: getattr(frames, name) for name in kinds}
     assert kinds == {name: getattr(relay, name) for name in kinds}
 
 
 def test_both_sides_have_the_header_that_is_written_down() -> None:
     fields = [(size, name) for size, name, _ in rows("bytes")]
     assert fields == [("1", "kind"), ("4", "stream"), ("4", "length"), ("length", "payload")]
-    for side in (link, relay):
+    for side in (frames, relay):
         assert side.HEADER.pack(2, 3, 4) == b"\x02\0\0\0\x03\0\0\0\x04"
         assert side.HEADER.size == sum(int(size) for size, _ in fields[:3])
         assert side.CREDIT_PAYLOAD.pack(5) == b"\0\0\0\x05"
@@ -95,13 +98,13 @@ def test_both_sides_have_the_header_that_is_written_down() -> None:
 def test_both_sides_have_the_numbers_that_are_written_down(pattern: str, name: str) -> None:
     found = re.findall(pattern, FRAMES)
     assert len(found) == 1
-    assert int(found[0]) == getattr(link, name) == getattr(relay, name)
+    assert int(found[0]) == getattr(frames, name) == getattr(relay, name)
 
 
 def test_channels_have_the_same_socket_on_every_side() -> None:
     description = next(payload for _, name, _, payload in rows("kind") if name == "OPEN")
     channels = tuple(re.findall(r"`(\w+)`", description.partition(";")[0]))
-    assert channels == link.CHANNELS == supervisor.CHANNELS
+    assert channels == frames.CHANNELS == supervisor.CHANNELS
     assert list(relay.CHANNELS.items()) == [(channel, number) for number, channel in enumerate(channels, 1)]
 
 
@@ -125,7 +128,34 @@ def test_a_state_the_supervisor_announces_is_one_the_link_takes() -> None:
     states = re.findall(r"`(\w+)`", description.partition("`state` is ")[2].partition(";")[0])
     assert states == ["starting", "ready", "dead"]
     for state in states:
-        assert link.KernelState.parse({"event": "kernel", "state": state, "generation": 1}).state == state
+        assert frames.KernelState.parse({"event": "kernel", "state": state, "generation": 1}).state == state
+
+
+# -- reading it ---
+
+
+@given(
+    sent=st.lists(st.tuples(st.integers(0, 255), st.integers(0, 2**32 - 1), st.binary(max_size=30)), max_size=6),
+    cuts=st.lists(st.integers(1, 40), max_size=12),
+)
+def test_frames_are_the_same_however_the_bytes_are_cut(sent: list[tuple[int, int, bytes]], cuts: list[int]) -> None:
+    wire = b"".join(relay.HEADER.pack(kind, number, len(payload)) + payload for kind, number, payload in sent)
+    reader = frames.FrameReader()
+    read, position = [], 0
+    for cut in [*cuts, len(wire)]:
+        read += list(reader.feed(wire[position : position + cut]))
+        position += cut
+    assert read == sent
+
+
+@pytest.mark.parametrize("length", [frames.MAX_PAYLOAD + 1, 2**31, 2**32 - 1])
+def test_a_length_over_the_bound_is_refused_before_the_payload_comes(length: int) -> None:
+    reader = frames.FrameReader()
+    good = frames.HEADER.pack(3, 1, 2) + b"ok"
+    read = reader.feed(good + frames.HEADER.pack(3, 1, length))
+    assert next(read) == (3, 1, b"ok")
+    with pytest.raises(FrameError, match=str(length)):
+        next(read)
 
 
 # -- who may import what ---

@@ -23,8 +23,8 @@ from session_manager import cell_run
 from session_manager.cell_run import CellRun
 from session_manager.errors import ContainerGone, EngineUnavailable, KernelStartFailed, LinkBroken, LinkError
 from session_manager.execution import Execution
+from session_manager.frames import KernelState
 from session_manager.kernel import Kernel, OnOutput
-from session_manager.link import KernelState
 from session_manager.outputs import Display, Error, Output, Stream
 from session_manager.settings import ContainerOptions, Limits, Settings
 
@@ -99,19 +99,21 @@ class FakeKernel:
     def _socket(self, kind: int, number: int) -> zmq.Socket[bytes]:
         made = self._context.socket(kind)
         made.sndhwm = 0
+        if kind == zmq.ROUTER:
+            made.router_handover = 1  # as ipykernel's
         made.bind(f"ipc://{self.directory}/kernel-{number}")
         return made
 
     def _take(self, channel: zmq.Socket[bytes]) -> None:
         idents, parts = self.wire.feed_identities(channel.recv_multipart())
-        request = {**self.wire.deserialize(parts), "idents": idents}
+        request = {**self.wire.deserialize(parts), "idents": idents, "channel": channel}
         match request["msg_type"]:
             case "execute_request":
                 self.requests.append(request)
                 self.cell(self, request)
             case "interrupt_request":
                 self.steps.append("interrupt_request")
-                self.reply(request, "interrupt_reply", on=self.control)
+                self.reply(request, "interrupt_reply")
                 self.on_interrupt()
             case "kernel_info_request" if self.silent_welcomes:
                 self.silent_welcomes -= 1
@@ -125,14 +127,9 @@ class FakeKernel:
 
     # what the parts that tests play are made of
 
-    def reply(
-        self,
-        request: Message,
-        msg_type: str = "execute_reply",
-        on: zmq.Socket[bytes] | None = None,
-        **content: object,
-    ) -> None:
-        self.wire.send(on or self.shell, msg_type, {"status": "ok", **content}, parent=request, ident=request["idents"])
+    def reply(self, request: Message, msg_type: str = "execute_reply", **content: object) -> None:
+        content = {"status": "ok", **content}
+        self.wire.send(request["channel"], msg_type, content, parent=request, ident=request["idents"])
 
     def publish(self, request: Message, msg_type: str, **content: object) -> None:
         self.wire.send(self.iopub, msg_type, content, parent=request, ident=msg_type.encode())
@@ -272,6 +269,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits that are seconds otherwise."""
     monkeypatch.setattr(cell_run, "IDLE_AFTER_REPLY", 0.3)
     monkeypatch.setattr(cell_run, "LOOK_FOR_REPLY", 0.05)
+    monkeypatch.setattr(cell_run, "LOOK_ANYWAY", 0.2)
 
 
 async def assert_works(bench: Bench) -> None:
@@ -470,15 +468,10 @@ async def test_what_is_no_message_is_counted_and_dropped(bench: Bench) -> None:
 
 
 STRANGE_CONTENTS: list[Any] = [
-    *([], 3, None, "text", {}),
-    *(
-        {"name": 3, "text": []},
-        {"name": "stdout"},
-        {"data": 7},
-        {"execution_state": ["idle"]},
-        {"wait": "no"},
-    ),
+    *(b"[]", b"3", b"null", b'"text"', {}),
+    *({"name": 3, "text": []}, {"name": "stdout"}, {"data": 7}, {"execution_state": ["idle"]}, {"wait": "no"}),
 ]
+"""What is no object goes as bytes, since the wire would not send it otherwise."""
 
 
 async def test_malformed_contents_are_survived(bench: Bench) -> None:
@@ -487,7 +480,7 @@ async def test_malformed_contents_are_survived(bench: Bench) -> None:
         for content in STRANGE_CONTENTS:
             for msg_type in ("stream", "display_data", "error", "status", "clear_output", "execute_input"):
                 kernel.wire.send(kernel.iopub, msg_type, content, parent=request, ident=b"x")
-            if isinstance(content, bytes) and content != b"{}":
+            if isinstance(content, bytes):
                 idents = request["idents"]
                 kernel.wire.send(kernel.shell, "execute_reply", cast("Any", content), request, ident=idents)
         kernel.end(request)
@@ -510,7 +503,55 @@ async def test_a_message_over_the_limit_is_dropped_and_the_next_cell_works(bench
     result = await bench.run()
     assert (result.status, result.output_incomplete) == ("ok", True)
     assert result.outputs == (Stream("stdout", "before"),)
-    await bench.kernel.inspect("x", 1)
+    await assert_works(bench)
+
+
+async def test_a_reply_over_the_limit_is_recovered_and_the_next_cell_works(bench: Bench, hasty: None) -> None:
+    def cell(kernel: FakeKernel, request: Message) -> None:
+        kernel.status(request, "busy")
+        kernel.publish(request, "error", ename="ValueError", evalue="x" * LIMITS.message_bytes, traceback=[])
+        kernel.reply(request, status="error", ename="ValueError", evalue="x" * LIMITS.message_bytes)
+        kernel.status(request, "idle")
+
+    def record() -> Mapping[str, object]:
+        last = {"msg_id": bench.fake.requests[-1]["header"]["msg_id"], "ok": False, "ename": "ValueError"}
+        return {"busy": False, "last_cell": {**last, "evalue": "xxx"}}
+
+    bench.fake.cell = cell
+    bench.link.answers["status"] = record
+    result = await bench.run(timeout=None)
+    assert (result.status, result.error) == ("error", Error("ValueError", "xxx"))
+    assert result.output_incomplete
+    await assert_works(bench)
+
+
+async def test_connections_that_are_lost_never_block_the_event_loop(bench: Bench) -> None:
+    def cell(kernel: FakeKernel, request: Message) -> None:
+        for channel in (kernel.shell, kernel.control, kernel.iopub):
+            channel.send_multipart([*request["idents"], b"x" * LIMITS.message_bytes * 2])
+
+    bench.fake.cell = cell
+    result = await bench.run(timeout=0.3)
+    assert result.status == "killed"
+    assert bench.fake.steps == ["interrupt_request", "interrupt", "restart"]
+    await bench.kernel.resubscribe(PATIENCE)
+    await assert_works(bench)
+
+
+async def test_making_sure_of_a_connection_that_is_there_makes_no_second_one(bench: Bench) -> None:
+    for _ in range(5):
+        await bench.kernel.resubscribe(PATIENCE)
+    await assert_works(bench)
+    assert len(bench.fake.requests) == 1
+
+
+async def test_requests_that_a_kernel_does_not_read_never_block_the_event_loop(bench: Bench) -> None:
+    may_go = threading.Event()
+    bench.fake.call(lambda: None if may_go.wait(PATIENCE) else None)
+    for _ in range(5000):
+        bench.kernel.execute("1", None)
+    may_go.set()
+    await bench.kernel.resubscribe(PATIENCE)
     await assert_works(bench)
 
 

@@ -205,14 +205,6 @@ def test_messages_for_nobody_are_counted(router: Router) -> None:
     assert (text_of(cell), cell.reply) == ("", None)
 
 
-def test_anything_on_iopub_is_a_welcome(router: Router) -> None:
-    assert not router.welcome
-    router.on_shell(reply("c1"))
-    assert not router.welcome
-    router.on_iopub({})
-    assert router.welcome
-
-
 def test_a_cell_that_nobody_holds_is_dropped(router: Router) -> None:
     kept, dropped = new_cell(router, "kept"), new_cell(router, "dropped")
     assert set(router.cells) == {"kept", "dropped"}
