@@ -22,6 +22,7 @@ NEEDED = {"dockerd": "docker.io", "iptables": "iptables"}
 """The programs that an engine needs here, and the packages that they come in."""
 PID_FILE = Path("/var/run/docker.pid")
 SYSTEMD = Path("/run/systemd/system")
+YOUNG_SECONDS = 1.0  # how long another daemon may take from its start until it shows as one
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
 PING_SECONDS = 10
@@ -166,7 +167,8 @@ def comes_up(process: int) -> bool:
         if answers():
             return True
         if ended(process, LOOK_SECONDS):
-            return running_daemon() is not None and wait_until(answers, deadline - time.monotonic())
+            met = wait_until(lambda: running_daemon() is not None, YOUNG_SECONDS)
+            return met and wait_until(answers, deadline - time.monotonic())
     return False
 
 

@@ -54,6 +54,7 @@ class DockerEngine:
         self._requested_host = docker_host
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
         self._lock = threading.Lock()
+        self._closed = False
         self._connected: docker.APIClient | None = None
 
     async def find_image(self, wanted: str | None, progress: Callable[[str], None]) -> str:
@@ -207,6 +208,7 @@ class DockerEngine:
 
     async def close(self) -> None:
         """See :meth:`Engine.close`."""
+        self._closed = True
         self._threads.shutdown(wait=False)
         if self._connected is not None:
             self._connected.close()
@@ -214,10 +216,11 @@ class DockerEngine:
     async def _call(self, function: Callable[[docker.APIClient], T]) -> T:
         try:
             call = asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, function)
-        except RuntimeError as error:
-            if "interpreter shutdown" not in str(error):
+        except RuntimeError:
+            if self._closed:
                 raise
-            return self._guarded(function)  # no thread is started any more, and no task is left to be held up
+            # the interpreter is ending: no thread is started any more, and no task is left to be held up
+            return self._guarded(function)
         try:
             return await asyncio.shield(call)
         except asyncio.CancelledError:

@@ -129,8 +129,9 @@ def build(client: docker.APIClient, kind: ImageKind, parent: str, base: str, pro
     except (APIError, BuildError) as error:
         raise ImageBuildFailed(f"The engine did not build the {kind} image: {error}.") from error
     client.tag(reference, kind.repository, "latest")
-    with contextlib.suppress(APIError):  # the engine is at it already, or something uses one: the next build will do
-        client.prune_images({"dangling": True, "label": STAGE_LABEL})
+    for label in (STAGE_LABEL, BASE_LABEL):  # the build's first stage, and an image that this one replaces
+        with contextlib.suppress(APIError):  # where the engine is at it already, the next build does this
+            client.prune_images({"dangling": True, "label": label})
     progress(f"Built {reference}")
     return reference
 
