@@ -95,8 +95,10 @@ def pull(client: docker.APIClient, reference: str, progress: Progress) -> None:
             if not response.ok:
                 raise not_pulled(reference, response.json()["message"])
             follow_pull(reference, messages(response), progress)
-    except (requests.exceptions.Timeout, requests.exceptions.ConnectionError) as error:
-        raise not_pulled(reference, f"no answer from the registry in {REGISTRY_SECONDS:.0f} s") from error
+    except requests.exceptions.RequestException as error:
+        silent = "timed out" in str(error)
+        reason = f"no answer from the registry in {REGISTRY_SECONDS:.0f} s" if silent else str(error)
+        raise not_pulled(reference, reason) from error
 
 
 def messages(response: requests.Response) -> Iterator[dict[str, Any]]:

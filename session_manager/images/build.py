@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 import docker
 from docker.errors import APIError, BuildError
+from requests.exceptions import RequestException
+from urllib3.exceptions import HTTPError
 
 from ..debian import Progress
 from ..errors import ImageBuildFailed
@@ -128,6 +130,11 @@ def build(client: docker.APIClient, kind: ImageKind, parent: str, base: str, pro
         follow_build(kind, account, progress)
     except (APIError, BuildError) as error:
         raise ImageBuildFailed(f"The engine did not build the {kind} image: {error}.") from error
+    except (HTTPError, RequestException) as error:  # docker-py reads a build's account with bare urllib3
+        raise ImageBuildFailed(
+            f"The engine went away, or fell silent, while it built the {kind} image: {error}.",
+            "Look after the engine, then build again.",
+        ) from error
     client.tag(reference, kind.repository, "latest")
     for label in (STAGE_LABEL, BASE_LABEL):  # the build's first stage, and an image that this one replaces
         with contextlib.suppress(APIError):  # where the engine is at it already, the next build does this

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from docker.errors import APIError
+from urllib3.exceptions import ProtocolError
 
 from session_manager.errors import ImageBuildFailed
 from session_manager.images import (
@@ -202,6 +203,20 @@ def test_outdated_images_are_removed_unless_they_are_in_use() -> None:
     assert remove_outdated_images(engine, lines.append) == kernels[1:]
     assert set(fake.labelled) == {current, example, kernels[0], latest}
     assert f"{kernels[0]} is in use" in lines
+
+
+def test_an_engine_that_goes_away_while_it_builds_is_told_from_a_build_that_fails() -> None:
+    class DyingEngine(FakeEngine):
+        def inspect_image(self, reference: str) -> dict[str, str]:
+            return {"Id": reference}
+
+        def build(self, **_: object) -> Iterator[dict[str, str]]:
+            yield {"stream": "Step 1/9 : ARG BASE_IMAGE\n"}
+            raise ProtocolError("Connection broken: IncompleteRead(0 bytes read)")
+
+    engine: Any = DyingEngine({})
+    with pytest.raises(ImageBuildFailed, match="The engine went away, or fell silent, while it built the default"):
+        ensure_image(engine, ImageKind.DEFAULT, base="made:here", progress=lambda _: None)
 
 
 def test_progress_tells_steps_and_packages_and_leaves_the_rest_out() -> None:
