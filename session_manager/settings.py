@@ -4,7 +4,10 @@
 
     Settings                   the engine, the image, the namespace
     ├── container              ContainerOptions: what each container may use
-    └── limits                 Limits: how long a cell may run, how much output is kept
+    ├── limits                 Limits: how long things may take, how many there may be, how much is kept
+    ├── saving                 Saving: variables that outlive their session's container
+    ├── workspaces             Workspaces: how long files are kept that no session uses
+    └── pool                   Pool: containers started ahead of need
 """
 
 from __future__ import annotations
@@ -120,14 +123,88 @@ class Limits(_Section):
     start_timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 60.0
     """How long a session may take to start."""
     idle_timeout: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] = 3600.0
-    """After so long with nothing run and nobody connected, plus ``idle_margin``, a container ends itself."""
+    """A session in which no cell has run for so long is reaped: its container goes, its files stay."""
     idle_margin: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 60.0
+    """So much later a container whose managers are all gone ends by itself."""
+    orphan_grace: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)] = 120.0
+    """How long a throw-away session outlives the program that made it, which may only have lost its connection."""
+    longest_life: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None = None
+    """A container that is older than this is reaped as soon as no cell runs in it; None for no limit."""
+    longest_cell: Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)] | None = 86_400.0
+    """No cell runs longer, whatever its caller allows, and whether or not its caller still lives; None for no limit."""
+    sessions: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """The most sessions that may run in the namespace; None for no limit."""
+    sessions_per_owner: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """The most sessions of one owner that may run; None for no limit."""
+    when_full: Literal["reap", "refuse"] = "reap"
+    """Over the most sessions: the longest-idle one is reaped, or the new one is refused."""
+    workspace_bytes: Annotated[int, *_size("1m")] | None = parse_size("4g")
+    """A workspace that holds more is named in each result; None for no limit."""
+    replay_bytes: Annotated[int, *_size("64k", "1g")] = parse_size("4m")
+    """Output that is kept inside the container for a program that was away while it was printed."""
     output_bytes: Annotated[int, *_size("64k", "4g")] = parse_size("16m")
     """Output kept of each cell."""
     text_chars: Annotated[int, Field(ge=200, le=10_000_000)] = 20_000
     """Characters of that a language model reads."""
     message_bytes: Annotated[int, *_size("1m", "1g")] = parse_size("128m")
     """The largest single message that is accepted from a kernel."""
+
+
+class Saving(_Section):
+    """Variables are saved in the workspace before an idle session is reaped, and restored in the next of its key.
+
+    ::
+
+        Saving(enabled=False)
+    """
+
+    section = ("saving",)
+
+    enabled: bool = True
+    """Whether that is done at all. Saving on request works either way."""
+    timeout: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = 30.0
+    """Seconds that saving, or restoring, may take."""
+    max_bytes: Annotated[int, *_size("4k")] = parse_size("512m")
+    """What the saved variables of a session may take, in all."""
+
+
+class Workspaces(_Section):
+    """How long files are kept that no running session uses.
+
+    ::
+
+        Workspaces(keep_unused=7 * 86400, total_bytes="50g")
+    """
+
+    section = ("workspaces",)
+
+    keep_unused: Annotated[float, Field(gt=0, le=3_153_600_000, allow_inf_nan=False)] | None = 2_592_000.0
+    """Seconds after which a workspace that no session uses is removed, with its files; None for never."""
+    total_bytes: Annotated[int, *_size("1m")] | None = None
+    """Above this total, workspaces that no session uses are removed, the one unused for longest first."""
+
+
+_MODULE = r"[A-Za-z_]\w{0,63}(\.[A-Za-z_]\w{0,63}){0,7}"
+
+
+class Pool(_Section):
+    """Containers that wait with a booted kernel, so that a new session starts at once.
+
+    ::
+
+        Pool(size=2)
+    """
+
+    section = ("pool",)
+
+    size: Annotated[int, Field(ge=0, le=1000)] = 0
+    """How many wait; 0 for none."""
+    preload: tuple[Annotated[str, _text(_MODULE, "the name of a module")], ...] = (
+        "numpy",
+        "pandas",
+        "matplotlib.pyplot",
+    )
+    """Modules that are imported ahead of need, where the image has them."""
 
 
 def _mount_point(value: str) -> str:
@@ -237,6 +314,9 @@ class Settings(_Section):
     """What names of containers and volumes begin with; keeps installations on one engine apart."""
     container: ContainerOptions = Field(default_factory=ContainerOptions)
     limits: Limits = Field(default_factory=Limits)
+    saving: Saving = Field(default_factory=Saving)
+    workspaces: Workspaces = Field(default_factory=Workspaces)
+    pool: Pool = Field(default_factory=Pool)
     state_dir: Annotated[Path, AfterValidator(_absolute)] | None = None
     """Where the process engine keeps its sessions; None for the user's state directory."""
 
@@ -271,9 +351,9 @@ class Settings(_Section):
 
 def settings_hash(settings: Settings) -> str:
     """12 hexadecimal digits that change with whatever a container is made from."""
-    relevant = {
-        "image": settings.image,
-        "container": settings.container.model_dump(mode="json"),
-        "idle": settings.limits.idle_timeout + settings.limits.idle_margin,
-    }
+    limits = {"idle_timeout", "idle_margin", "longest_life", "longest_cell", "replay_bytes"}
+    relevant = settings.model_dump(
+        mode="json",
+        include={"image": True, "container": True, "limits": limits, "saving": True, "pool": {"preload"}},
+    )
     return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()[:12]

@@ -64,10 +64,21 @@ def test_the_defaults_are_safe_and_complete() -> None:
             "start_timeout": 60.0,
             "idle_timeout": 3600.0,
             "idle_margin": 60.0,
+            "orphan_grace": 120.0,
+            "longest_life": None,
+            "longest_cell": 86_400.0,
+            "sessions": None,
+            "sessions_per_owner": None,
+            "when_full": "reap",
+            "workspace_bytes": 4096 * MIB,
+            "replay_bytes": 4 * MIB,
             "output_bytes": 16 * MIB,
             "text_chars": 20_000,
             "message_bytes": 128 * MIB,
         },
+        "saving": {"enabled": True, "timeout": 30.0, "max_bytes": 512 * MIB},
+        "workspaces": {"keep_unused": 2_592_000.0, "total_bytes": None},
+        "pool": {"size": 0, "preload": ("numpy", "pandas", "matplotlib.pyplot")},
         "state_dir": None,
     }
 
@@ -143,7 +154,8 @@ def test_a_network_is_allowed_with_a_warning(caplog: pytest.LogCaptureFixture) -
         ({"mem_limit": "1g"}, "unknown setting 'mem_limit': did you mean 'container.mem_limit'?"),
         (
             {"zzz": 1},
-            "unknown setting 'zzz': known are engine, docker_host, image, namespace, container, limits, state_dir",
+            "unknown setting 'zzz': known are engine, docker_host, image, namespace, container, limits, saving,"
+            " workspaces, pool, state_dir",
         ),
         ({"engine": "podman"}, "engine is 'podman', but should be 'docker' or 'process'"),
         ({"container": 5}, "container is 5, but should be a mapping of settings"),
