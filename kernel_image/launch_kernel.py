@@ -1,6 +1,7 @@
 """Starts the IPython kernel, set up for a sandbox session.
 
-``launch_kernel.py CONNECTION_FILE READY_FD ACTIVITY_FILE``, run by the supervisor.
+``launch_kernel.py CONNECTION_FILE CHANNEL_FD ACTIVITY_FILE OPTIONS``, run by the supervisor; the options are JSON. The
+channel is a socket: a ``1`` goes out when the kernel's sockets are bound; then lines of JSON, commands and answers.
 
 What differs from a plain ``ipykernel_launcher``:
 
@@ -9,17 +10,23 @@ What differs from a plain ``ipykernel_launcher``:
 - one ``print`` of any size becomes messages of at most a few megabytes;
 - no history database, a small output cache, plots inline;
 - what a thread prints belongs to the cell that started it;
-- the supervisor hears when the sockets are bound, and can see when a cell ran last.
+- the last output is kept, for a program that was away when it was published;
+- the supervisor hears when the sockets are bound, can see what runs, and can have variables saved between cells.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.util
 import json
 import os
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -28,10 +35,17 @@ from ipykernel.kernelapp import IPKernelApp
 from ipykernel.thread import BaseThread
 from traitlets.config import Config
 
+# as a package: no module of ours may take the name of one that the user writes
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from kernel_image.kept_output import KeptOutput  # noqa: E402
+from kernel_image.sandbox_kernel import Commands, SandboxKernel, WorkspaceSize, describe  # noqa: E402
+
 PUBLISH_QUEUE = 1000  # messages that may wait for the publishing thread before a printing cell waits too
 PUBLISHED = 64  # messages that may wait on the way to one client
 STREAM_CHUNK = 1 << 18  # characters of one stream message, and of what a stream may hold back
 OUTPUT_CACHE = 20  # results that Out[] keeps alive
+REPLAY_BYTES = 4 << 20  # output that is kept, where nobody says how much
 
 
 class WaitingIOPubThread(IOPubThread):
@@ -40,6 +54,13 @@ class WaitingIOPubThread(IOPubThread):
     ipykernel's own queue has no bound, so a cell that prints faster than the wire carries would fill this
     process's memory, and be killed for it.
     """
+
+    kept_output: KeptOutput
+
+    def send_multipart(self, *args: Any, **kwargs: Any) -> None:
+        """Called with each message that is to be published."""
+        self.kept_output.add(args[0])
+        super().send_multipart(*args, **kwargs)
 
     def schedule(self, f: Callable[..., Any]) -> None:
         # ipykernel's own threads must not wait here: the control thread answers interrupts during a flood
@@ -75,7 +96,9 @@ class BoundedOutStream(OutStream):
 
 
 class SandboxKernelApp(IPKernelApp):
-    """ipykernel's application with a publisher that waits instead of dropping."""
+    """ipykernel's application with a publisher that waits instead of dropping, and keeps the last output."""
+
+    kept_output: KeptOutput
 
     def _bind_socket(self, s: Any, port: int) -> Any:
         if s.type == zmq.XPUB:
@@ -89,6 +112,7 @@ class SandboxKernelApp(IPKernelApp):
         self.iopub_port = self._bind_socket(self.iopub_socket, self.iopub_port)
         self.configure_tornado_logger()
         self.iopub_thread = WaitingIOPubThread(self.iopub_socket, pipe=True, session=self.session)
+        self.iopub_thread.kept_output = self.kept_output
         self.iopub_thread.start()
         self.iopub_socket = self.iopub_thread.background_socket
 
@@ -98,28 +122,36 @@ def configuration() -> Config:
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.cache_size = OUTPUT_CACHE
+    config.SandboxKernelApp.kernel_class = SandboxKernel
     config.SandboxKernelApp.outstream_class = f"{__name__}.BoundedOutStream"
     config.Completer.use_jedi = False
     return config
 
 
 def record_activity(shell: Any, path: str) -> None:
-    """Keep in ``path``: ``B`` while a cell runs, ``I`` after, and then JSON of how the last cell ended.
+    """Keep in ``path``: ``B`` and JSON of the cell that runs, or ``I`` and JSON of how the last cell ended.
 
     Its modification time is the last change. A manager that lost the reply to a cell reads it there.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    os.write(descriptor, b"I{}")
+
+    def write(state: bytes, cell: dict[str, Any]) -> None:
+        record = state + json.dumps(cell).encode() + b"\n"
+        # the line's end ends the record: what an older, longer one leaves behind is never read
+        os.ftruncate(descriptor, os.pwrite(descriptor, record, 0))
+
+    def msg_id() -> object:
+        return shell.get_parent().get("header", {}).get("msg_id")
 
     def ended(result: Any) -> None:
         error = result.error_before_exec or result.error_in_exec
-        last = {"msg_id": shell.get_parent().get("header", {}).get("msg_id"), "ok": error is None}
+        last: dict[str, Any] = {"msg_id": msg_id(), "ok": error is None}
         if error is not None:
             last |= {"ename": type(error).__name__[:200], "evalue": describe(error)}
-        record = b"I" + json.dumps(last).encode()
-        os.ftruncate(descriptor, os.pwrite(descriptor, record, 0))
+        write(b"I", last)
 
-    shell.events.register("pre_run_cell", lambda _info: os.pwrite(descriptor, b"B", 0))
+    write(b"I", {})
+    shell.events.register("pre_run_cell", lambda _info: write(b"B", {"msg_id": msg_id()}))
     shell.events.register("post_run_cell", ended)
 
 
@@ -141,26 +173,33 @@ def print_into_starting_cell(shell: Any) -> None:
     threading.Thread.start = start_with_parent  # type: ignore[method-assign]
 
 
-def describe(error: BaseException) -> str:
-    """An exception's text, whatever its ``__str__`` does."""
-    try:
-        return str(error)[:1000]
-    except Exception:
-        return "(its text could not be had)"
+def preload(modules: list[str]) -> None:
+    """Import modules ahead of need, where the image has them. One that fails is left to the cell that wants it."""
+    for module in modules:
+        with contextlib.suppress(Exception):
+            if importlib.util.find_spec(module.partition(".")[0]) is not None:
+                importlib.import_module(module)
 
 
 def main() -> None:
     """Initialise the kernel, tell the supervisor, and serve until told to stop."""
-    connection_file, ready, activity = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-    # the workspace is where imports come from, as in a notebook; this script's own folder is not
+    connection_file, activity, options = sys.argv[1], sys.argv[3], json.loads(sys.argv[4])
+    channel = socket.socket(fileno=int(sys.argv[2]))
+    channel.set_inheritable(False)
+    workspace = Path.cwd()
+    # the workspace is where imports come from, as in a notebook; this package's folder is not
     sys.path[0] = ""
-    os.set_inheritable(ready, False)
+    # they are nothing that the code in cells asked for
+    del sys.argv[1:]
+    SandboxKernelApp.kept_output = SandboxKernel.kept_output = KeptOutput(options.get("replay_bytes", REPLAY_BYTES))
+    SandboxKernel.workspace = WorkspaceSize(workspace)
     app = SandboxKernelApp.instance(config=configuration())
     app.initialize(["-f", connection_file])
     record_activity(app.shell, activity)
     print_into_starting_cell(app.shell)
-    os.write(ready, b"1")
-    os.close(ready)
+    preload(options.get("preload", []))
+    Commands(channel, app.kernel, workspace).listen()
+    channel.sendall(b"1")
     app.start()
 
 

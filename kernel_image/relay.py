@@ -1,7 +1,7 @@
 """What each exec into a container runs: carries bytes between its stdin and stdout and the kernel's sockets.
 
-The frames are in FRAMES.md. ``relay.py RUNTIME_DIR`` serves until its stdin ends. Standard library only, one thread;
-all that one wake-up reads is written in one call.
+The frames are in FRAMES.md. ``relay.py RUNTIME_DIR [observe]`` serves until its stdin ends. Standard library only,
+one thread; all that one wake-up reads is written in one call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2
 HEADER = struct.Struct("!BII")
 CREDIT_PAYLOAD = struct.Struct("!I")
 HELLO, OPEN, DATA, CLOSE, CREDIT, REQUEST, REPLY, EVENT = range(1, 9)
@@ -26,6 +26,7 @@ MAX_PAYLOAD = 262144
 WINDOW = 1048576
 CHANNELS = {channel: number for number, channel in enumerate(("shell", "iopub", "stdin", "control", "hb"), 1)}
 CONNECT_SECONDS = 20.0
+REFUSED_SECONDS = 1.0  # a supervisor that starts listens at once; one that is gone leaves its socket behind
 WRITE_AT_ONCE = 64  # pieces per writev; the system's limit is 1024
 
 
@@ -43,8 +44,9 @@ class Stream:
 class Relay:
     """Both ends of every stream, and the supervisor's control socket."""
 
-    def __init__(self, runtime: Path) -> None:
+    def __init__(self, runtime: Path, *, observe: bool = False) -> None:
         self.runtime = runtime
+        self.observe = observe
         self.selector = selectors.DefaultSelector()
         self.streams: dict[int, Stream] = {}
         self.incoming = bytearray()
@@ -57,7 +59,8 @@ class Relay:
     def run(self) -> None:
         """Say hello, then carry bytes until the link or the supervisor is gone."""
         self.connect()
-        self.supervisor.sendall(json.dumps({"id": 0, "op": "attach"}).encode() + b"\n")
+        attach = {"id": 0, "op": "attach", "observe": self.observe}
+        self.supervisor.sendall(json.dumps(attach).encode() + b"\n")
         os.set_blocking(0, False)
         os.set_blocking(1, False)
         self.selector.register(0, selectors.EVENT_READ, self.on_link)
@@ -71,15 +74,19 @@ class Relay:
 
     def connect(self) -> None:
         """Reach the supervisor, which may have been started a moment ago."""
-        deadline = time.monotonic() + CONNECT_SECONDS
+        begin = time.monotonic()
         while True:
             try:
                 self.supervisor.connect(str(self.runtime / "supervisor.sock"))
                 return
-            except (FileNotFoundError, ConnectionRefusedError):
-                if time.monotonic() > deadline:
+            except FileNotFoundError:
+                # it is not there yet; or its directory is gone, and it with that
+                if time.monotonic() - begin > CONNECT_SECONDS or not self.runtime.exists():
                     raise
-                time.sleep(0.003)
+            except ConnectionRefusedError:
+                if time.monotonic() - begin > REFUSED_SECONDS:
+                    raise
+            time.sleep(0.003)
 
     # -- to the link ------------------------------------------------------------------------------------------
 
@@ -256,6 +263,7 @@ class Relay:
                     "protocol": PROTOCOL,
                     "connection": message["connection"],
                     "kernel": message["kernel"],
+                    "unclaimed": message.get("unclaimed", False),
                 }
                 self.send(HELLO, 0, json.dumps(hello).encode())
             else:
@@ -263,8 +271,8 @@ class Relay:
 
 
 def main() -> None:
-    """``relay.py RUNTIME_DIR``"""
-    Relay(Path(sys.argv[1])).run()
+    """``relay.py RUNTIME_DIR [observe]``: who only looks does not count as company for the session."""
+    Relay(Path(sys.argv[1]), observe=sys.argv[2:] == ["observe"]).run()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 It listens on ``supervisor.sock`` in the runtime directory and speaks lines of JSON: a request is
 ``{"id": n, "op": ...}``, an answer ``{"id": n, ...}``. A connection that asked to ``attach`` also gets an event for
-each change of the kernel (see FRAMES.md, EVENT). Standard library only, one thread, no polling but one look a minute
-at whether the session is idle.
+each change of the kernel (see FRAMES.md, EVENT). Standard library only, one thread; it wakes up for what happens, and
+when one of the session's limits may have passed.
 """
 
 from __future__ import annotations
@@ -15,65 +15,69 @@ import os
 import secrets
 import selectors
 import signal
-import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from processes import descendants, memory_use, oom_kill_count
+from control_socket import Client, ControlSocket
+from kernel_process import KernelProcess
+from lifetime import Lifetime, read_record, write_record
+from processes import descendants, memory_use
+from turns import Turns
 
-MAX_LINE = 65536
-LAST_WORDS = 4096  # bytes kept of what the kernel's process wrote to its own stdout and stderr
 KILL_SECONDS = 3.0  # how long killing everything may take before the container is given up
-IDLE_LOOK = 60.0
-DEAD_SECONDS = 120.0  # how long a container without a kernel, and with nobody attached, is kept for whoever comes next
-TURN_SECONDS = 2.0  # how long a client that runs nothing may sit on the turn while another waits
-KERNEL = str(Path(__file__).with_name("launch_kernel.py"))
+LONGEST_PAUSE = 60.0
+COMMAND_GRACE = 5.0  # beyond its own time limit, for what can't be interrupted from inside
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 PR_SET_CHILD_SUBREAPER = 36
 
 
-class Client:
-    """One connection to the control socket."""
+class Command:
+    """Something that the kernel was told to do between cells: it counts as running until it is answered."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.buffer = b""
-        self.attached = False
-        self.waiting: object = None  # the id of its request for the turn, while another client has it
-        self.waiting_since = 0.0
+    def __init__(self, number: int, deadline: float, done: Callable[[dict[str, Any]], None]) -> None:
+        self.number = number
+        self.deadline = deadline
+        self.done = done
 
 
 class Supervisor:
-    """The state of one container: one kernel at a time, and who is connected."""
+    """The state of one container: one kernel at a time, and who is connected.
 
-    def __init__(self, runtime: Path, workspace: Path, idle_timeout: float) -> None:
+    ``options``, all but the first optional: ``idle_timeout`` (seconds without a cell, with nobody attached, until the
+    container ends itself), ``alone_timeout`` (the same whatever runs: nobody could come back to it), ``longest_cell``
+    (seconds), ``save`` (``timeout``, ``max_bytes``: save variables before the end), ``restore`` (``timeout``), and
+    what the kernel takes: ``preload``, ``replay_bytes``. ``pool``: it waits to become a session's. ``reap``: limits
+    that are not this supervisor's to keep, but told to whoever asks for the status.
+    """
+
+    def __init__(self, runtime: Path, workspace: Path, options: dict[str, Any]) -> None:
         self.runtime = runtime
         self.workspace = workspace
-        self.idle_timeout = idle_timeout
-        self.started = time.time()
-        self.last_attached = self.started
+        self.options = options
         self.selector = selectors.DefaultSelector()
-        self.clients: dict[socket.socket, Client] = {}
+        self.control = ControlSocket(self.selector, self.answer, self.on_drop)
         self.key = secrets.token_hex(32)
-        self.connection_file = runtime / "kernel.json"
-        self.activity = runtime / "activity"
-        self.pid = 0
+        self.kernel = KernelProcess(runtime, workspace, options, self.selector, self.on_ready, self.on_answer)
+        self.lifetime = Lifetime(options, self.kernel)
+        self.turns = Turns(self.working, self.control.send)
         self.generation = 0
         self.state: dict[str, Any] = {"event": "kernel", "state": "starting", "generation": 0}
         self.restarting = False
-        self.ready_fd = -1
-        self.output_fd = -1
-        self.last_words = b""
-        self.oom_kills = 0
-        self.turn: Client | None = None  # whose cells may run; a client keeps it until another asks
-        self.turn_wanted = 0.0  # since when another has asked
+        self.stopping = False
+        self.commands = 0
+        self.command: Command | None = None
+        self.held = False  # who has the turn keeps it though nothing runs
+        self.told_before: dict[str, Any] = {}  # what whoever runs the first cell is told of the session before
+        self.saved_at_end = False
+        self.end_reason = ""
 
     # -- life -------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Serve until told to shut down or idle for too long; the exit code of the container."""
+        """Serve until told to shut down or abandoned; the exit code of the container."""
         if os.getpid() != 1:
             # outside a container orphans must still come to us, or a kill would miss them
             ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -83,35 +87,60 @@ class Supervisor:
         os.set_blocking(wake_read, False)
         os.set_blocking(wake_write, False)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        self.stopping = False
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
-        listener = self.listen()
         self.selector.register(wake_read, selectors.EVENT_READ, self.drain_wakeups)
-        self.selector.register(listener, selectors.EVENT_READ, self.accept)
+        self.control.listen(self.runtime / "supervisor.sock")
+        if ended := read_record(self.workspace):
+            self.told_before["ended"] = ended
         self.start_kernel()
         while not self.stopping:
-            pause = TURN_SECONDS if self.turn_wanted else min(IDLE_LOOK, self.idle_timeout)
-            for key, _ in self.selector.select(pause):
+            for key, _ in self.selector.select(self.pause()):
                 # an earlier event of this wake-up may have closed it, and given its number to another
                 if self.selector.get_map().get(key.fd) is key:
                     key.data(key.fileobj)
             self.reap()
-            self.revoke_turn()
-            if self.is_abandoned():
-                break
+            self.turns.tick()
+            if not self.stopping:  # who stops now must not begin to save, and be killed in the middle of it
+                self.look_at_limits()
+        if self.end_reason:
+            write_record(self.workspace, self.end_reason, saved=self.saved_at_end)
         self.kill_all()
         return 0
 
-    def listen(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        path = self.runtime / "supervisor.sock"
-        path.unlink(missing_ok=True)
-        listener.bind(str(path))
-        listener.listen(64)
-        listener.setblocking(False)
-        return listener
+    def pause(self) -> float:
+        """Seconds until something may have to be done though nothing happens."""
+        pauses = [LONGEST_PAUSE, self.turns.pause(), self.lifetime.pause()]
+        if self.command:
+            pauses.append(self.command.deadline - time.monotonic())
+        return max(0.0, min(pauses))
+
+    def look_at_limits(self) -> None:
+        """End what has run for too long, and the container when nobody comes any more."""
+        if self.command and time.monotonic() > self.command.deadline:
+            self.kernel.interrupt()
+            self.finish_command({"error": "it took too long"})
+        match self.lifetime.verdict(self.control.company() > 0, working=self.working()):
+            case "interrupt":
+                self.kernel.interrupt()
+            case "restart":
+                self.restart()
+            case "alone":
+                self.stopping = True
+            case "idle":
+                self.leave()
+
+    def leave(self) -> None:
+        """Nobody came for the idle time: save what can be saved, and end, unless somebody comes meanwhile."""
+
+        def end(report: dict[str, Any]) -> None:
+            if self.lifetime.verdict(self.control.company() > 0, working=self.kernel.busy()) == "idle":
+                self.saved_at_end = "saved" in report
+                self.end_reason, self.stopping = "idle", True
+
+        if not self.save("idle", end):
+            end({})
 
     def write_connection_file(self) -> None:
         ports = {f"{channel}_port": number for number, channel in enumerate(CHANNELS, 1)}
@@ -123,80 +152,64 @@ class Supervisor:
             "kernel_name": "python3",
             **ports,
         }
-        descriptor = os.open(self.connection_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        descriptor = os.open(self.kernel.connection_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             json.dump(info, file)
-
-    def is_abandoned(self) -> bool:
-        """Whether for the idle time nobody was attached and no cell ran; without a kernel it takes less."""
-        if any(client.attached for client in self.clients.values()) or self.busy():
-            return False
-        idle = time.time() - max(self.last_activity(), self.last_attached)
-        return idle > (self.idle_timeout if self.pid else min(self.idle_timeout, DEAD_SECONDS))
 
     # -- the kernel -------------------------------------------------------------------------------------------
 
     def start_kernel(self) -> None:
         for number in range(1, len(CHANNELS) + 1):
             (self.runtime / f"kernel-{number}").unlink(missing_ok=True)
-        if not self.connection_file.exists():
+        if not self.kernel.connection_file.exists():
             self.write_connection_file()  # the code that ran may have removed it
         self.generation += 1
-        self.last_words = b""
-        self.oom_kills = oom_kill_count()
-        ready_read, ready_write = os.pipe()
-        output_read, output_write = os.pipe()
-        os.set_blocking(output_read, False)
-        os.set_inheritable(ready_write, True)
-        environment = dict(os.environ)
-        if os.getpid() != 1:
-            environment["JPY_PARENT_PID"] = str(os.getpid())
-        os.chdir(self.workspace)
-        self.pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, KERNEL, str(self.connection_file), str(ready_write), str(self.activity)],
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, output_write, 1),
-                (os.POSIX_SPAWN_DUP2, output_write, 2),
-            ],
-            setpgroup=0,
-            setsigdef=[signal.SIGINT, signal.SIGCHLD, signal.SIGTERM],
-        )
-        os.chdir("/")
-        # the kernel, not this process, is what the kernel of the host should end when memory runs out
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000")
-        os.close(ready_write)
-        os.close(output_write)
-        self.ready_fd, self.output_fd = ready_read, output_read
-        self.selector.register(ready_read, selectors.EVENT_READ, self.on_ready)
-        self.selector.register(output_read, selectors.EVENT_READ, self.on_output)
+        self.kernel.start(first=self.generation == 1)
         self.announce({"state": "starting"})
 
-    def on_ready(self, descriptor: Any) -> None:
-        """The kernel wrote that its sockets are bound, or ended without."""
-        is_ready = os.read(descriptor, 1) == b"1"
-        self.selector.unregister(descriptor)
-        os.close(descriptor)
-        self.ready_fd = -1
-        if is_ready:
+    def on_ready(self) -> None:
+        """The kernel's sockets are bound. The first kernel of a container gets the session's saved variables first."""
+        restore = self.options.get("restore") if self.generation == 1 else None
+        if restore and self.lifetime.has_saved_variables(self.workspace):
+            self.tell(self.restored, "restore", timeout=restore["timeout"])
+        else:
             self.announce({"state": "ready"})
 
-    def on_output(self, descriptor: Any) -> None:
-        """Keep the end of what the kernel's process itself writes: it says why a start failed."""
-        with contextlib.suppress(BlockingIOError):
-            words = os.read(descriptor, 65536)
-            self.last_words = (self.last_words + words)[-LAST_WORDS:]
-            if not words:
-                self.forget_output()
+    def restored(self, report: dict[str, Any]) -> None:
+        self.told_before["restore"] = report
+        if "error" in report:
+            self.restart()  # what it was at may go on, and would meet the next cell
+        else:
+            self.announce({"state": "ready"})
 
-    def forget_output(self) -> None:
-        if self.output_fd >= 0:
-            self.selector.unregister(self.output_fd)
-            os.close(self.output_fd)
-            self.output_fd = -1
+    def save(self, reason: str, done: Callable[[dict[str, Any]], None]) -> bool:
+        """Have the kernel save its variables, where that is wanted and can be; whether it was told to."""
+        limits = self.options.get("save")
+        return bool(limits) and self.tell(done, "save", reason=reason, **limits)
+
+    def tell(self, done: Callable[[dict[str, Any]], None], op: str, *, timeout: float, **fields: Any) -> bool:
+        """Have the kernel do something between cells; ``done`` gets its report, with ``error`` where it failed."""
+        if self.command or not self.kernel.pid:
+            return False
+        self.commands += 1
+        if not self.kernel.command(id=self.commands, op=op, timeout=timeout, **fields):
+            return False
+        self.command = Command(self.commands, time.monotonic() + timeout + COMMAND_GRACE, done)
+        return True
+
+    def on_answer(self, answer: dict[str, Any]) -> None:
+        if self.command and answer.get("id") == self.command.number:
+            answer.pop("id")
+            self.finish_command(answer)
+
+    def finish_command(self, report: dict[str, Any]) -> None:
+        if self.command:
+            done, self.command = self.command.done, None
+            done(report)
+
+    def working(self) -> bool:
+        """Whether a cell runs, or something else for which no cell may begin."""
+        return self.command is not None or self.held or self.kernel.busy()
 
     def reap(self) -> None:
         """Collect every child that ended; learn why the kernel did."""
@@ -207,33 +220,31 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            if pid == self.pid:
+            if pid == self.kernel.pid:
                 self.on_kernel_end(status)
 
     def on_kernel_end(self, status: int) -> None:
-        self.pid = 0
+        self.kernel.pid = 0
         self.kill_all()  # what the kernel started does not outlive it
-        if self.output_fd >= 0:
-            self.on_output(self.output_fd)
-        self.forget_output()
-        if self.ready_fd >= 0:
-            self.selector.unregister(self.ready_fd)
-            os.close(self.ready_fd)
-            self.ready_fd = -1
-        with contextlib.suppress(OSError):
-            self.activity.write_bytes(b"I{}")
-        killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
-        self.announce(
-            {
-                "state": "dead",
-                "exit_code": os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
-                "signal": killed_by,
-                "out_of_memory": killed_by == signal.SIGKILL and oom_kill_count() > self.oom_kills,
-                "last_words": self.last_words.decode(errors="replace"),
-            }
-        )
+        self.announce(self.kernel.ended(status))
+        if self.command:
+            command, self.command = self.command, None
+            if command.done == self.restored:
+                self.told_before["restore"] = {"error": "Python ended as it restored them"}
+                self.restarting = True
+            else:
+                command.done({"error": "Python ended"})
         if self.restarting:
             self.restarting = False
+            self.start_kernel()
+
+    def restart(self) -> None:
+        """Kill the kernel and all it started; start a new one."""
+        if self.kernel.pid:
+            self.restarting = True
+            self.kill_all()
+            self.wait_for_kernel_end()
+        else:
             self.start_kernel()
 
     def kill_all(self) -> None:
@@ -247,7 +258,7 @@ class Supervisor:
             for pid in pids:
                 with contextlib.suppress(ChildProcessError):
                     ended, status = os.waitpid(pid, os.WNOHANG)
-                    if ended == self.pid and ended:
+                    if ended == self.kernel.pid and ended:
                         self.on_kernel_end(status)
                         return
             if time.monotonic() > deadline:
@@ -266,157 +277,105 @@ class Supervisor:
             self.reap()
             time.sleep(0.002)
 
-    def busy(self) -> bool:
-        try:
-            return self.activity.read_bytes()[:1] == b"B"
-        except OSError:
-            return False
-
-    def last_cell(self) -> object:
-        """What the kernel recorded of the last cell that ended (see launch_kernel.record_activity)."""
-        try:
-            return json.loads(self.activity.read_bytes()[1:16384])
-        except (OSError, ValueError, RecursionError):
-            return {}
-
-    def last_activity(self) -> float:
-        try:
-            return self.activity.stat().st_mtime
-        except OSError:
-            return self.started
-
     # -- requests ---------------------------------------------------------------------------------------------
-
-    def accept(self, listener: Any) -> None:
-        with contextlib.suppress(BlockingIOError):
-            connection, _ = listener.accept()
-            connection.setblocking(False)
-            self.clients[connection] = Client(connection)
-            self.selector.register(connection, selectors.EVENT_READ, self.on_request)
-
-    def on_request(self, connection: Any) -> None:
-        client = self.clients[connection]
-        try:
-            received = connection.recv(65536)
-        except BlockingIOError:
-            return
-        except OSError:
-            received = b""
-        client.buffer += received
-        if not received or len(client.buffer) > MAX_LINE:
-            self.drop(client)
-            return
-        *lines, client.buffer = client.buffer.split(b"\n")
-        for line in lines:
-            try:
-                request = json.loads(line)
-                fields = self.answer(client, request)
-                if fields is None:
-                    continue
-                answer = {"id": request["id"], **fields}
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                answer = {"id": None, "error": f"bad request: {error!r}"[:500]}
-            self.send(client, answer)
-            if client.connection not in self.clients:
-                return  # it was dropped: what else it asked for must not be given to it
 
     def answer(self, client: Client, request: dict[str, Any]) -> dict[str, Any] | None:
         """The fields of an answer; None where it comes later."""
         match request["op"]:
             case "attach":
                 client.attached = True
-                info = json.loads(self.connection_file.read_bytes()) if self.connection_file.exists() else {}
-                return {"connection": {**info, "key": self.key}, "kernel": self.state}
+                client.observes = request.get("observe") is True
+                file = self.kernel.connection_file
+                info = json.loads(file.read_bytes()) if file.exists() else {}
+                waits = self.options.get("pool") is True
+                return {"connection": {**info, "key": self.key}, "kernel": self.state, "unclaimed": waits}
             case "acquire":
-                return self.acquire(client, request["id"])
+                return self.turns.acquire(client, request["id"])
             case "release":
-                self.release(client)
+                self.let_go(client)
+                return {}
+            case "hold":
+                if self.turns.holder is not client:
+                    return {"error": "it is not this client's turn"}
+                self.held = request["on"] is True
                 return {}
             case "status":
-                return {
-                    "kernel": self.state,
-                    "busy": self.busy(),
-                    "last_cell": self.last_cell(),
-                    "idle": max(0.0, time.time() - self.last_activity()),
-                    "age": time.time() - self.started,
-                    "memory": memory_use(),
-                    "attached": sum(other.attached for other in self.clients.values()),
-                }
+                return self.status()
+            case "before":
+                told, self.told_before = self.told_before, {}
+                return told
             case "interrupt":
-                if self.pid:
-                    try:
-                        os.killpg(self.pid, signal.SIGINT)
-                    except ProcessLookupError:  # the code has moved the kernel to another group
-                        os.kill(self.pid, signal.SIGINT)
-                return {}
+                running = self.kernel.running()
+                if "cell" in request and (running is None or running["msg_id"] != request["cell"]):
+                    return {"interrupted": False}
+                self.kernel.interrupt()
+                return {"interrupted": running is not None}
             case "restart":
-                if self.pid:
-                    self.restarting = True
-                    self.kill_all()
-                    self.wait_for_kernel_end()
-                else:
-                    self.start_kernel()
+                self.restart()
+                return {}
+            case "save":
+                return self.save_for(client, request)
+            case "claim":
+                seconds = request["alone_timeout"]
+                self.lifetime.claim(None if seconds is None else float(seconds))
+                self.options["pool"] = False
+                if seconds is not None:
+                    self.options["save"] = None
                 return {}
             case "shutdown":
+                if request.get("turn") and self.turns.holder is not client:
+                    return {"error": "it is not this client's turn"}
+                self.end_reason = str(request.get("reason", ""))[:200]
+                self.saved_at_end = request.get("saved") is True
                 self.stopping = True
                 return {}
             case other:
                 return {"error": f"unknown op {other!r}"[:200]}
 
-    def acquire(self, client: Client, request: object) -> dict[str, Any] | None:
-        """Give the turn to run cells, now or when it is free; tell who has it that it is wanted."""
-        if self.turn is None or self.turn is client:
-            self.turn = client
-            return {}
-        if client.waiting is None:
-            client.waiting_since = time.monotonic()
-        client.waiting = request
-        self.turn_wanted = self.turn_wanted or time.monotonic()
-        self.send(self.turn, {"event": "turn wanted"})
-        return None
+    def status(self) -> dict[str, Any]:
+        """What there is to know of the session."""
+        return {
+            "kernel": self.state,
+            "busy": self.working(),
+            "running": self.kernel.running(),
+            "last_cell": self.kernel.cell(),
+            "idle": self.lifetime.idle(),
+            "age": time.time() - self.lifetime.started,
+            "memory": memory_use(),
+            "reap": self.options.get("reap"),
+            "attached": self.control.company(),
+        }
 
-    def revoke_turn(self) -> None:
-        """Take the turn from a client that keeps it though it runs nothing: its program is stopped, or stuck."""
-        if self.turn_wanted and not self.busy() and time.monotonic() - self.turn_wanted > TURN_SECONDS and self.turn:
-            self.send(self.turn, {"event": "turn lost"})
-            if self.turn:
-                self.release(self.turn)
+    def save_for(self, client: Client, request: dict[str, Any]) -> dict[str, Any] | None:
+        """Save variables for a client that has the turn, so that no cell runs meanwhile."""
+        if self.turns.holder is not client:
+            return {"error": "it is not this client's turn"}
+        number = request["id"]
+        limits = {"timeout": float(request["seconds"]), "max_bytes": int(request["max_bytes"])}
+        reason = str(request.get("reason", ""))[:200]
 
-    def release(self, client: Client) -> None:
-        """The turn, or the wait for it, is given up; whoever has waited longest gets it."""
-        client.waiting = None
-        if self.turn is client:
-            self.turn, self.turn_wanted = None, 0.0
-            waiting = [other for other in self.clients.values() if other.waiting is not None]
-            waiting.sort(key=lambda other: other.waiting_since)
-            if waiting:
-                self.turn, request = waiting[0], waiting[0].waiting
-                self.turn.waiting = None
-                self.send(self.turn, {"id": request})
-                if len(waiting) > 1 and self.turn is not None:
-                    self.turn_wanted = time.monotonic()
-                    self.send(self.turn, {"event": "turn wanted"})
+        def done(report: dict[str, Any]) -> None:
+            self.control.send(client, {"id": number, "report": report})
+
+        if self.tell(done, "save", reason=reason, **limits):
+            return None
+        return {"error": "Python does not run"}
 
     def announce(self, change: dict[str, Any]) -> None:
         self.state = {"event": "kernel", "generation": self.generation, **change}
-        for client in list(self.clients.values()):
-            if client.attached:
-                self.send(client, self.state)
+        self.control.tell_attached(self.state)
 
-    def send(self, client: Client, message: dict[str, Any]) -> None:
-        # a relay always reads; one that does not is broken, and is dropped rather than waited for
-        try:
-            client.connection.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
-            self.drop(client)
+    def on_drop(self, client: Client) -> None:
+        """A client is gone."""
+        if client.attached and not client.observes:
+            self.lifetime.last_company = time.time()
+        self.let_go(client)
 
-    def drop(self, client: Client) -> None:
-        if self.clients.pop(client.connection, None):
-            self.selector.unregister(client.connection)
-            client.connection.close()
-            if client.attached:
-                self.last_attached = time.time()
-            self.release(client)
+    def let_go(self, client: Client) -> None:
+        """A client gives up the turn, or the wait for it."""
+        if self.turns.holder is client:
+            self.held = False
+        self.turns.release(client)
 
     def drain_wakeups(self, descriptor: Any) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -425,9 +384,9 @@ class Supervisor:
 
 
 def main() -> int:
-    """``supervisor.py RUNTIME_DIR WORKSPACE IDLE_SECONDS``"""
-    runtime, workspace, idle_timeout = sys.argv[1:]
-    return Supervisor(Path(runtime), Path(workspace), float(idle_timeout)).run()
+    """``supervisor.py RUNTIME_DIR WORKSPACE OPTIONS``, the options as a JSON object."""
+    runtime, workspace, options = sys.argv[1:]
+    return Supervisor(Path(runtime), Path(workspace), json.loads(options)).run()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,165 @@
+"""The IPython kernel of a session: what it answers beyond an ordinary one, and what it does between cells."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from ipykernel.ipkernel import IPythonKernel
+
+from kernel_image import variables
+from kernel_image.kept_output import KeptOutput
+
+STATE_DIRECTORY = ".docker-interpreter"
+MOST_NAMES = 300  # in a report
+MOST_REPORTED = 100_000  # bytes of a report: it has to fit into an answer to the supervisor, and a frame of the link
+WALK_SHARE = 50  # looking at the workspace may take one part in so many of the time
+
+
+class SandboxKernel(IPythonKernel):
+    """Answers three requests more: ``replay_request`` (control), ``variables_request`` (shell, best in a subshell)."""
+
+    kept_output: KeptOutput
+    workspace: WorkspaceSize
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.control_handlers["replay_request"] = self.replay_request
+        self.shell_handlers["variables_request"] = self.variables_request
+
+    def replay_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """A page of what was published: after a message (``after_message``, an id), or from a number (``start``) on;
+        of one cell (``cell``), or of all. In the control thread, so that it works while a cell runs."""
+        content = parent["content"]
+        start = content.get("start", 0)
+        if content.get("after_message") is not None:
+            start = self.kept_output.after(content["after_message"])
+        messages, following, whole = self.kept_output.page(start or 0, content.get("cell"))
+        # asked afterwards: what goes out of the ring between the two must not go unnoticed
+        gap = start is None or start < self.kept_output.first()
+        answer = {"status": "ok", "messages": messages, "next": following, "whole": whole, "gap": gap}
+        self.session.send(stream, "replay_reply", answer, parent, ident)
+
+    def variables_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Which variables there are: see :func:`variables.describe`."""
+        seconds = float(parent["content"].get("seconds", 1.0))
+        found = variables.describe(self.shell.user_ns, skip=self.shell.user_ns_hidden, seconds=seconds)
+        self.session.send(stream, "variables_reply", {"status": "ok", "variables": found}, parent, ident)
+
+    def finish_metadata(self, parent: Any, metadata: dict[str, Any], reply_content: Any) -> dict[str, Any]:
+        """Called by ipykernel with each reply to a cell: the size of the workspace rides along."""
+        metadata["workspace_bytes"] = self.workspace.look()
+        finished: dict[str, Any] = super().finish_metadata(parent, metadata, reply_content)
+        return finished
+
+
+class WorkspaceSize:
+    """How much the workspace holds. A large tree is not walked after each cell: looking takes a small share of time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.size: int | None = None
+        self.not_before = 0.0
+
+    def look(self) -> int | None:
+        """Bytes on disk, as of a moment ago; None where that can't be known."""
+        begin = time.monotonic()
+        if begin >= self.not_before:
+            with contextlib.suppress(OSError, RecursionError):
+                self.size = self.walk()
+            taken = time.monotonic() - begin
+            self.not_before = begin + taken * WALK_SHARE if taken > 0.001 else 0.0
+        return self.size
+
+    def walk(self) -> int:
+        total = 0
+        folders = [os.fspath(self.directory)]
+        while folders:
+            with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    with contextlib.suppress(OSError):
+                        status = entry.stat(follow_symlinks=False)
+                        total += status.st_blocks * 512
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.path)
+        return total
+
+
+class Commands:
+    """What the supervisor has the kernel do between cells: save variables, or restore them."""
+
+    def __init__(self, channel: socket.socket, kernel: SandboxKernel, workspace: Path) -> None:
+        self.channel = channel
+        self.kernel = kernel
+        self.directory = workspace / STATE_DIRECTORY / "variables"
+        self.received = b""
+
+    def listen(self) -> None:
+        """Take commands in the main thread's event loop, which is free between cells."""
+        self.channel.setblocking(False)
+        asyncio.get_event_loop().add_reader(self.channel.fileno(), self.on_command)
+
+    def on_command(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            received = self.channel.recv(65536)
+            if not received:
+                asyncio.get_event_loop().remove_reader(self.channel.fileno())
+            *lines, self.received = (self.received + received).split(b"\n")
+            for line in lines:
+                command = json.loads(line)
+                answer = {"id": command["id"], **self.obey(command)}
+                self.channel.setblocking(True)
+                self.channel.sendall(json.dumps(answer).encode() + b"\n")
+                self.channel.setblocking(False)
+
+    def obey(self, command: dict[str, Any]) -> dict[str, Any]:
+        """Do it; the report, in which names are listed up to a number."""
+        shell = self.kernel.shell
+        try:
+            if command["op"] == "save":
+                self.directory.parent.mkdir(mode=0o700, exist_ok=True)
+                report = variables.save(
+                    shell.user_ns,
+                    self.directory,
+                    skip=shell.user_ns_hidden,
+                    seconds=command["timeout"],
+                    max_bytes=command["max_bytes"],
+                    reason=command.get("reason", ""),
+                )
+            else:
+                report = variables.restore(shell.user_ns, self.directory, seconds=command["timeout"]) or {}
+            return shortened(report)
+        except BaseException as error:  # an object of the user's can raise anything, here too
+            return {"error": f"{type(error).__name__}: {describe(error)}"[:500]}
+
+
+def shortened(report: dict[str, Any]) -> dict[str, Any]:
+    """A report that fits into a frame: the fewer names, the longer they are in JSON."""
+    for most in (MOST_NAMES, MOST_NAMES // 10, MOST_NAMES // 100):
+        short = dict(report)
+        for name in ("saved", "restored"):
+            if name in short:
+                short[f"{name}_count"] = len(short[name])
+                short[name] = [str(one)[:100] for one in short[name][:most]]
+        if "failed" in short:
+            short["failed_count"] = len(short["failed"])
+            short["failed"] = [
+                {"name": str(one["name"])[:100], "reason": str(one["reason"])[:120]} for one in short["failed"][:most]
+            ]
+        if len(json.dumps(short)) <= MOST_REPORTED:
+            break
+    return short
+
+
+def describe(error: BaseException) -> str:
+    """An exception's text, whatever its ``__str__`` does."""
+    try:
+        return str(error)[:1000]
+    except Exception:
+        return "(its text could not be had)"
