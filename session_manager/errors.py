@@ -10,11 +10,13 @@
     │   ├── ImageMissing         the image is not on the engine
     │   ├── ImageBuildFailed     building it did not work; carries the end of the build's output
     │   ├── NameTaken            a container of that name exists (two callers met; attach instead)
-    │   └── ContainerGone        the container ended or was removed
+    │   ├── ContainerGone        the container ended or was removed
+    │   └── VolumeInUse          a volume can't be removed, since a container has it
     ├── LinkError                the stream into a container
     │   ├── LinkBroken           it ended
     │   └── FrameError           what came out is not the link's protocol
     ├── KernelStartFailed        a container runs, but no kernel answers in it
+    ├── TooManySessions          as many run as the settings allow, and none can make room
     ├── SessionClosed            the session or its manager was closed by this program
     └── NotebookError            a notebook or script can't be read
 
@@ -72,6 +74,10 @@ class ContainerGone(EngineError):
     """The container has ended or was removed."""
 
 
+class VolumeInUse(EngineError):
+    """A container has the volume, which can't be removed now."""
+
+
 class LinkError(SandboxError):
     """The stream into a container failed."""
 
@@ -86,6 +92,10 @@ class FrameError(LinkError):
 
 class KernelStartFailed(SandboxError):
     """The container runs, but no kernel came up in it in time."""
+
+
+class TooManySessions(SandboxError):
+    """As many sessions run as the settings allow, and none of them can make room."""
 
 
 class SessionClosed(SandboxError):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Literal, TypeVar
@@ -18,21 +20,23 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from ..errors import ContainerGone, EngineError, ImageMissing, NameTaken
 from ..images import ImageKind, ensure_image
 from ..images.base import has_image
-from ..settings import ContainerOptions
-from .base import RUNTIME_DIRECTORY, ContainerInfo, ContainerSpec, ExecStream, VolumeInfo
-from .docker_host import connect, unavailable
+from . import docker_volumes
+from .base import RUNTIME_DIRECTORY, ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
+from .docker_host import connect, resolve_docker_host, unavailable
 from .docker_stream import DockerExecStream
+from .hardening import USER, environment, hardened
 
 T = TypeVar("T")
 
 PYTHON = "/opt/venv/bin/python"
 SUPERVISOR = "/opt/kernel_image/supervisor.py"
 RELAY = "/opt/kernel_image/relay.py"
-HOME = "/home/python"
-USER_ID = 1000
 THREADS = 16
 REQUEST_TIMEOUT = 60
+SIZES_TIMEOUT = 900
+"""Seconds: the daemon says nothing until it has walked every file of every volume."""
 REMOVE_TIMEOUT = 20.0
+LABEL_TICKET = "docker-interpreter.ticket"
 STATES: Mapping[str, Literal["starting", "running", "paused", "ended"]] = {
     "created": "starting",
     "running": "running",
@@ -56,6 +60,8 @@ class DockerEngine:
         self._lock = threading.Lock()
         self._closed = False
         self._connected: docker.APIClient | None = None
+        self._address = ""
+        """Where it is connected to, as people know it: docker-py's client names an address of its own making."""
 
     async def find_image(self, wanted: str | None, progress: Callable[[str], None]) -> str:
         """See :meth:`Engine.find_image`."""
@@ -69,55 +75,70 @@ class DockerEngine:
             self._threads, self._guarded, lambda api: ensure_image(api, kind, progress=progress)
         )
 
+    async def image_id(self, reference: str) -> str | None:
+        """See :meth:`Engine.image_id`."""
+        return await self._call(lambda api: self._image_id(api, reference))
+
+    @staticmethod
+    def _image_id(api: docker.APIClient, reference: str) -> str | None:
+        try:
+            return str(api.inspect_image(reference)["Id"])
+        except NotFound:
+            return None
+
     async def create(self, spec: ContainerSpec) -> None:
         """See :meth:`Engine.create`."""
         await self._call(lambda api: self._create(api, spec))
 
     def _create(self, api: docker.APIClient, spec: ContainerSpec) -> None:
-        api.create_volume(spec.volume, labels=dict(spec.labels))
         options = spec.options
+        # The daemon makes the volume after it has given the name away: whoever is told that the name is taken has
+        # made nothing.
+        workspace = docker.types.Mount(options.working_dir, spec.volume, type="volume", labels=dict(spec.labels))
         try:
             container = api.create_container(
                 spec.image,
                 name=spec.name,
                 entrypoint=[PYTHON, "-Es", SUPERVISOR],
-                command=[RUNTIME_DIRECTORY, options.working_dir, str(spec.idle_timeout)],
-                user=f"{USER_ID}:{USER_ID}",
+                command=[RUNTIME_DIRECTORY, options.working_dir, json.dumps(spec.supervision)],
+                user=USER,
                 working_dir="/",
                 hostname=options.hostname,
                 environment=environment(options),
                 labels=dict(spec.labels),
                 stdin_open=False,
                 network_disabled=options.network_disabled,
-                host_config=api.create_host_config(**hardened(spec)),
+                host_config=api.create_host_config(**hardened(options, [workspace])),
             )
         except ImageNotFound as error:
             raise image_missing(spec.image) from error
         except APIError as error:
             if error.status_code == 409:
-                raise NameTaken(f"A container named {spec.name} exists already.") from error
+                raise name_taken(spec.name) from error
             raise
         try:
             api.start(container["Id"])
+        except NotFound as error:
+            raise ContainerGone(f"The container {spec.name} was removed before it was started.") from error
         except BaseException:
             # a container that never ran is not removed by the engine itself
             with contextlib.suppress(APIError):
                 api.remove_container(container["Id"], force=True)
             raise
 
-    async def exec(self, container: str) -> ExecStream:
+    async def exec(self, container: str, *, observe: bool = False) -> ExecStream:
         """See :meth:`Engine.exec`."""
-        return await self._call(lambda api: self._exec(api, container))
+        return await closed_if_cancelled(self._call(lambda api: self._exec(api, container, observe)))
 
-    def _exec(self, api: docker.APIClient, container: str) -> ExecStream:
+    def _exec(self, api: docker.APIClient, container: str, observe: bool) -> ExecStream:
         try:
             execution = api.exec_create(
                 container,
-                [PYTHON, "-IS", RELAY, RUNTIME_DIRECTORY],
+                [PYTHON, "-IS", RELAY, RUNTIME_DIRECTORY, *(["observe"] if observe else [])],
                 stdin=True,
                 stdout=True,
                 stderr=True,
-                user=f"{USER_ID}:{USER_ID}",
+                user=USER,
                 workdir="/",
             )
             return DockerExecStream(api.exec_start(execution["Id"], socket=True))
@@ -137,12 +158,15 @@ class DockerEngine:
         except NotFound:
             return None
         return ContainerInfo(
+            id=found["Id"],
             name=found["Name"].lstrip("/"),
             labels=found["Config"]["Labels"] or {},
             image=found["Config"]["Image"],
+            image_id=found["Image"],
             state=STATES.get(found["State"]["Status"], "ended"),
             # nanoseconds, which Python 3.11 does not read
             created=datetime.fromisoformat(found["Created"][:19] + "+00:00").timestamp(),
+            volumes=volume_names(found["Mounts"]),
         )
 
     async def list(self, labels: Mapping[str, str]) -> Sequence[ContainerInfo]:
@@ -152,11 +176,14 @@ class DockerEngine:
         )
         return [
             ContainerInfo(
+                id=one["Id"],
                 name=one["Names"][0].lstrip("/"),
                 labels=one["Labels"],
                 image=one["Image"],
+                image_id=one["ImageID"],
                 state=STATES.get(one["State"], "ended"),
                 created=float(one["Created"]),
+                volumes=volume_names(one["Mounts"]),
             )
             for one in found
             if one["Names"]
@@ -180,19 +207,80 @@ class DockerEngine:
                     raise
                 time.sleep(0.05)
 
+    async def rename(self, container: str, name: str) -> None:
+        """See :meth:`Engine.rename`."""
+        await self._call(lambda api: self._rename(api, container, name))
+
+    @staticmethod
+    def _rename(api: docker.APIClient, container: str, name: str) -> None:
+        """Rename a container while nobody else does.
+
+        The daemon looks a container up before it locks it, so that it lets several callers rename the same one, each
+        from the name that the one before gave it, and tells all that it is done. A volume is made once only: whoever
+        made this one may ask for the new name. What a caller leaves that ends before it removed it carries the
+        container's labels, and looks like a volume of a container that is gone.
+        """
+        ticket, mine = f"{container}-renaming", uuid.uuid4().hex
+        try:
+            labels = api.inspect_container(container)["Config"]["Labels"] or {}
+            if docker_volumes.create_volume(api, ticket, {**labels, LABEL_TICKET: mine}).labels[LABEL_TICKET] != mine:
+                raise ContainerGone(f"Another caller renames the container {container}.")
+            try:
+                api.rename(container, name)
+            finally:
+                docker_volumes.remove_volume(api, ticket)
+        except NotFound as error:
+            raise ContainerGone(f"There is no container {container}.") from error
+        except APIError as error:
+            if error.status_code == 409 or name == container:
+                raise name_taken(name) from error
+            raise
+
+    async def create_volume(self, name: str, labels: Mapping[str, str]) -> VolumeInfo:
+        """See :meth:`Engine.create_volume`."""
+        return await self._call(lambda api: docker_volumes.create_volume(api, name, labels))
+
+    async def inspect_volume(self, name: str) -> VolumeInfo | None:
+        """See :meth:`Engine.inspect_volume`."""
+        return await self._call(lambda api: docker_volumes.inspect_volume(api, name))
+
     async def list_volumes(self, labels: Mapping[str, str]) -> Sequence[VolumeInfo]:
         """See :meth:`Engine.list_volumes`."""
-        found: dict[str, Any] = await self._call(lambda api: api.volumes(filters={"label": label_filters(labels)}))
-        return [VolumeInfo(one["Name"], one["Labels"] or {}) for one in found["Volumes"] or ()]
+        return await self._call(lambda api: docker_volumes.list_volumes(api, label_filters(labels)))
 
     async def remove_volume(self, volume: str) -> None:
         """See :meth:`Engine.remove_volume`."""
-        await self._call(lambda api: self._remove_volume(api, volume))
+        await self._call(lambda api: docker_volumes.remove_volume(api, volume))
+
+    async def copy_volume(self, source: str, target: str, image: str, labels: Mapping[str, str]) -> None:
+        """See :meth:`Engine.copy_volume`. The files never pass through this machine."""
+        name = f"{target}-copy-{uuid.uuid4().hex[:12]}"
+        pause = 0.05
+        try:
+            await self._call(lambda api: self._start_copy(api, name, source, target, image, labels))
+            while not await self._call(lambda api: docker_volumes.copy_ended(api, name)):
+                await asyncio.sleep(pause)
+                pause = min(1.0, pause * 1.5)
+        finally:
+            await self.remove(name)
 
     @staticmethod
-    def _remove_volume(api: docker.APIClient, volume: str) -> None:
-        with contextlib.suppress(NotFound):
-            api.remove_volume(volume)
+    def _start_copy(
+        api: docker.APIClient, name: str, source: str, target: str, image: str, labels: Mapping[str, str]
+    ) -> None:
+        try:
+            docker_volumes.start_copy(api, name, source, target, image, labels)
+        except ImageNotFound as error:
+            raise image_missing(image) from error
+
+    async def volume_sizes(self, names: Collection[str]) -> Mapping[str, int]:
+        """See :meth:`Engine.volume_sizes`. One request, which takes the daemon long where there are many files."""
+
+        def ask(_: docker.APIClient) -> Mapping[str, int]:
+            with contextlib.closing(connect(self._requested_host, timeout=SIZES_TIMEOUT)) as patient:
+                return docker_volumes.volume_sizes(patient, names)
+
+        return await self._call(ask) if names else {}
 
     async def version(self) -> str:
         """See :meth:`Engine.version`."""
@@ -232,13 +320,14 @@ class DockerEngine:
         """Turn what docker-py and the wire raise into this package's errors."""
         with self._lock:
             if self._connected is None:
+                self._address = resolve_docker_host(self._requested_host)
                 self._connected = connect(self._requested_host, timeout=REQUEST_TIMEOUT, max_pool_size=THREADS)
         try:
             return function(self._connected)
         except APIError as error:
             raise EngineError(f"The container engine refused: {error.explanation or error}") from error
         except (DockerException, requests.exceptions.RequestException, OSError) as error:
-            raise unavailable(self._connected.base_url, error) from error
+            raise unavailable(self._address, error) from error
 
 
 def image_missing(reference: str) -> ImageMissing:
@@ -249,52 +338,16 @@ def image_missing(reference: str) -> ImageMissing:
     )
 
 
+def name_taken(name: str) -> NameTaken:
+    """What to raise where a container has the name."""
+    return NameTaken(f"A container named {name} exists already.")
+
+
+def volume_names(mounts: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The volumes among a container's mounts."""
+    return tuple(mount["Name"] for mount in mounts if mount["Type"] == "volume")
+
+
 def label_filters(labels: Mapping[str, str]) -> list[str]:
     """The engine's words for 'carries all these labels'."""
     return [f"{name}={value}" for name, value in labels.items()]
-
-
-def environment(options: ContainerOptions) -> dict[str, str]:
-    """The environment of a container: places to write on a read-only root, and what the admin added. No secrets."""
-    return {
-        "HOME": HOME,
-        "IPYTHONDIR": f"{HOME}/.ipython",
-        "MPLCONFIGDIR": f"{HOME}/.matplotlib",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        **options.environment,
-    }
-
-
-def hardened(spec: ContainerSpec) -> dict[str, Any]:
-    """Host configuration, in docker-py's words, of a container that code nobody trusts may run in."""
-    options = spec.options
-    own = f"uid={USER_ID},gid={USER_ID}"
-    return {
-        "auto_remove": True,
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges"],
-        "read_only": True,
-        "network_mode": "none" if options.network_disabled else "bridge",
-        "ipc_mode": "private",
-        "init": False,
-        "mem_limit": options.mem_limit,
-        # equal to the memory limit: no swap on top of it
-        "memswap_limit": options.mem_limit,
-        "nano_cpus": options.nano_cpus,
-        "pids_limit": options.pids_limit,
-        "shm_size": options.shm_size,
-        "oom_score_adj": 500,
-        "runtime": options.runtime,
-        "ulimits": [
-            docker.types.Ulimit(name="core", soft=0, hard=0),
-            docker.types.Ulimit(name="nofile", soft=4096, hard=4096),
-        ],
-        # what the supervisor says, which is little; a kernel's own output never gets there
-        "log_config": docker.types.LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
-        "tmpfs": {
-            "/tmp": f"rw,nosuid,nodev,exec,size={options.tmp_size},mode=1777",  # noqa: S108 - inside the container
-            HOME: f"rw,nosuid,nodev,exec,size={options.home_size},mode=0700,{own}",
-            RUNTIME_DIRECTORY: f"rw,nosuid,nodev,noexec,size=1m,mode=0700,{own}",
-        },
-        "mounts": [docker.types.Mount(options.working_dir, spec.volume, type="volume")],
-    }

@@ -18,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import ContainerGone, EngineError, EngineUnavailable, NameTaken
 from ..settings import Settings
-from .base import ContainerInfo, ContainerSpec, ExecStream, VolumeInfo
+from .base import ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
+from .process_volumes import ProcessVolumes
 
 KERNEL_IMAGE = Path(__file__).parents[2] / "kernel_image"
 STARTING_SECONDS = 20.0
@@ -38,6 +39,7 @@ class _Record:
     """What the registry keeps of one supervisor, as JSON beside its log."""
 
     name: str
+    """As it was called when it was made. What it is called now is its directory's name, which changes in one step."""
     labels: dict[str, str]
     volume: str
     runtime: str
@@ -50,12 +52,12 @@ class _Record:
 class ProcessExecStream:
     """A relay whose standard input and output are one end of a local socket pair."""
 
-    def __init__(self, runtime: str) -> None:
+    def __init__(self, runtime: str, *, observe: bool = False) -> None:
         self._socket, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the stream
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - this package's own relay
-                [sys.executable, "-IS", str(KERNEL_IMAGE / "relay.py"), runtime],
+                [sys.executable, "-IS", str(KERNEL_IMAGE / "relay.py"), runtime, *(["observe"] if observe else [])],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=self._stderr,
@@ -98,11 +100,16 @@ class ProcessEngine:
 
     def __init__(self, settings: Settings) -> None:
         self._root = settings.state_directory() / "process"
+        self._volumes = ProcessVolumes(self._root)
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     async def find_image(self, wanted: str | None, progress: Callable[[str], None]) -> str:
         """See :meth:`Engine.find_image`. There are none: what runs is this program's own Python."""
         return IMAGE
+
+    async def image_id(self, reference: str) -> str | None:
+        """See :meth:`Engine.image_id`."""
+        return ""
 
     async def create(self, spec: ContainerSpec) -> None:
         """See :meth:`Engine.create`. Limits of memory, processors and network do not apply here."""
@@ -118,14 +125,14 @@ class ProcessEngine:
             )
         directory = self._root / "containers" / spec.name
         self._load(spec.name)  # sweeps one that ended
-        directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            directory.mkdir(mode=0o700)
-        except FileExistsError:
-            raise NameTaken(f"A session process named {spec.name} exists already.") from None
-        volume = self._root / "volumes" / spec.volume
-        (volume / "files").mkdir(parents=True, exist_ok=True, mode=0o700)
-        (volume / "labels.json").write_text(json.dumps(dict(spec.labels)))
+        with self._volumes.lock():
+            directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                directory.mkdir(mode=0o700)
+            except FileExistsError:
+                raise name_taken(spec.name) from None
+            (directory / "volume").write_text(spec.volume)
+            self._volumes.create(spec.volume, spec.labels)
         runtime = tempfile.mkdtemp(prefix="dockint-process-")
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **spec.options.environment}
         with (directory / "log").open("wb") as log:
@@ -134,8 +141,8 @@ class ProcessEngine:
                     sys.executable,
                     str(KERNEL_IMAGE / "supervisor.py"),
                     runtime,
-                    str(volume / "files"),
-                    str(spec.idle_timeout),
+                    str(self._volumes.files(spec.volume)),
+                    json.dumps(spec.supervision),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -160,41 +167,65 @@ class ProcessEngine:
     def _load(self, name: str) -> _Record | None:
         """The record of a living supervisor. What ended is swept, as a container engine removes what ended."""
         directory = self._root / "containers" / name
-        try:
-            record = _Record(**json.loads((directory / "record.json").read_text()))
-        except FileNotFoundError:
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - directory.stat().st_mtime > STARTING_SECONDS:
-                    shutil.rmtree(directory, ignore_errors=True)
+        record = self._read(name)
+        if record is None:
+            if is_stale(directory):
+                self._sweep(name, None)
             return None
-        except (ValueError, TypeError) as error:
-            raise EngineError(
-                f"The record of the session process {name} is damaged.", f"Remove {directory}."
-            ) from error
         child = self._children.get(record.pid)
         if child is not None and child.poll() is not None:
             del self._children[record.pid]
         if start_time(record.pid) == record.started:
             return record
-        self._sweep(record)
+        self._sweep(name, record)
         return None
 
-    def _sweep(self, record: _Record) -> None:
-        shutil.rmtree(record.runtime, ignore_errors=True)
-        shutil.rmtree(self._root / "containers" / record.name, ignore_errors=True)
+    def _read(self, name: str) -> _Record | None:
+        """The record as it was written; None where there is none, or none yet."""
+        directory = self._root / "containers" / name
+        try:
+            return _Record(**{**json.loads((directory / "record.json").read_text()), "name": name})
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise EngineError(
+                f"The record of the session process {name} is damaged.", f"Remove {directory}."
+            ) from error
 
-    async def exec(self, container: str) -> ExecStream:
+    def _sweep(self, name: str, record: _Record | None) -> None:
+        """Remove what is left of one that ended, unless somebody swept it and the name is in use again."""
+        with self._volumes.lock():
+            if self._read(name) != record or (record is None and not is_stale(self._root / "containers" / name)):
+                return
+            if record is not None:
+                shutil.rmtree(record.runtime, ignore_errors=True)
+            shutil.rmtree(self._root / "containers" / name, ignore_errors=True)
+
+    def _names(self) -> list[str]:
+        folder = self._root / "containers"
+        return sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
+
+    def _name_of(self, container: str) -> str:
+        """The name of a container that is called by its name or its id."""
+        if not (self._root / "containers" / container).exists():
+            for name in self._names():
+                if (record := self._load(name)) is not None and as_info(record).id == container:
+                    return name
+        return container
+
+    async def exec(self, container: str, *, observe: bool = False) -> ExecStream:
         """See :meth:`Engine.exec`."""
 
         def start() -> ExecStream:
+            name = self._name_of(container)
             deadline = time.monotonic() + STARTING_SECONDS
-            while (record := self._load(container)) is None:
-                if not (self._root / "containers" / container).exists() or time.monotonic() > deadline:
+            while (record := self._load(name)) is None:
+                if not (self._root / "containers" / name).exists() or time.monotonic() > deadline:
                     raise ContainerGone(f"The session process {container} does not run.")
                 time.sleep(0.01)  # another program is between claiming the name and starting the process
-            return ProcessExecStream(record.runtime)
+            return ProcessExecStream(record.runtime, observe=observe)
 
-        return await asyncio.to_thread(start)
+        return await closed_if_cancelled(asyncio.to_thread(start))
 
     async def inspect(self, container: str) -> ContainerInfo | None:
         """See :meth:`Engine.inspect`."""
@@ -205,9 +236,7 @@ class ProcessEngine:
         """See :meth:`Engine.list`."""
 
         def find() -> list[ContainerInfo]:
-            folder = self._root / "containers"
-            names = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
-            records = [record for name in names if (record := self._load(name))]
+            records = [record for name in self._names() if (record := self._load(name))]
             return [as_info(record) for record in records if labels.items() <= record.labels.items()]
 
         return await asyncio.to_thread(find)
@@ -216,7 +245,8 @@ class ProcessEngine:
         """See :meth:`Engine.remove`."""
 
         def stop() -> None:
-            record = self._load(container)
+            name = self._name_of(container)
+            record = self._load(name)
             if record is None:
                 return
             for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
@@ -224,28 +254,73 @@ class ProcessEngine:
                     os.kill(record.pid, number)
                 deadline = time.monotonic() + seconds
                 while time.monotonic() < deadline:
-                    if self._load(container) is None:
+                    if self._load(name) != record:
                         return
                     time.sleep(0.01)
             raise EngineError(f"The session process {container} (pid {record.pid}) does not end.")
 
         await asyncio.to_thread(stop)
 
+    async def rename(self, container: str, name: str) -> None:
+        """See :meth:`Engine.rename`."""
+
+        def move() -> None:
+            self._load(name)  # sweeps one that ended
+            if self._load(container) is None:
+                raise ContainerGone(f"The session process {container} does not run.")
+            folder = self._root / "containers"
+            with self._volumes.lock():
+                if (folder / name).exists():
+                    raise name_taken(name)
+                try:
+                    (folder / container).rename(folder / name)
+                except FileNotFoundError:
+                    raise ContainerGone(f"The session process {container} does not run.") from None
+
+        await asyncio.to_thread(move)
+
+    async def create_volume(self, name: str, labels: Mapping[str, str]) -> VolumeInfo:
+        """See :meth:`Engine.create_volume`."""
+
+        def create() -> VolumeInfo:
+            with self._volumes.lock():
+                return self._volumes.create(name, labels)
+
+        return await asyncio.to_thread(create)
+
+    async def inspect_volume(self, name: str) -> VolumeInfo | None:
+        """See :meth:`Engine.inspect_volume`."""
+        return await asyncio.to_thread(self._volumes.inspect, name)
+
     async def list_volumes(self, labels: Mapping[str, str]) -> Sequence[VolumeInfo]:
         """See :meth:`Engine.list_volumes`."""
-
-        def find() -> list[VolumeInfo]:
-            found = []
-            for entry in sorted((self._root / "volumes").glob("*/labels.json")):
-                with contextlib.suppress(FileNotFoundError):
-                    found.append(VolumeInfo(entry.parent.name, json.loads(entry.read_text())))
-            return [volume for volume in found if labels.items() <= volume.labels.items()]
-
-        return await asyncio.to_thread(find)
+        return await asyncio.to_thread(self._volumes.list, labels)
 
     async def remove_volume(self, volume: str) -> None:
         """See :meth:`Engine.remove_volume`."""
-        await asyncio.to_thread(shutil.rmtree, self._root / "volumes" / volume, True)
+
+        def in_use() -> bool:
+            containers = self._root / "containers"
+            for name in self._names():
+                with contextlib.suppress(FileNotFoundError):
+                    if (containers / name / "volume").read_text() == volume:
+                        return True
+            return False
+
+        def remove() -> None:
+            for name in self._names():
+                self._load(name)  # sweeps one that ended
+            self._volumes.remove(volume, in_use)
+
+        await asyncio.to_thread(remove)
+
+    async def copy_volume(self, source: str, target: str, image: str, labels: Mapping[str, str]) -> None:
+        """See :meth:`Engine.copy_volume`. It takes a program, but no container."""
+        await self._volumes.copy(source, target)
+
+    async def volume_sizes(self, names: Collection[str]) -> Mapping[str, int]:
+        """See :meth:`Engine.volume_sizes`."""
+        return await asyncio.to_thread(self._volumes.sizes, names)
 
     async def version(self) -> str:
         """See :meth:`Engine.version`."""
@@ -260,7 +335,29 @@ class ProcessEngine:
 
 def as_info(record: _Record) -> ContainerInfo:
     """What the registry knows, in the engines' common words."""
-    return ContainerInfo(record.name, record.labels, IMAGE, state="running", created=record.created)
+    return ContainerInfo(
+        id=f"{record.pid}-{record.started}",
+        name=record.name,
+        labels=record.labels,
+        image=IMAGE,
+        image_id="",
+        state="running",
+        created=record.created,
+        volumes=(record.volume,),
+    )
+
+
+def is_stale(directory: Path) -> bool:
+    """Whether whoever claimed a name, and started no process for it, must have gone."""
+    try:
+        return time.time() - directory.stat().st_mtime > STARTING_SECONDS
+    except FileNotFoundError:
+        return False
+
+
+def name_taken(name: str) -> NameTaken:
+    """What to raise where a session process has the name."""
+    return NameTaken(f"A session process named {name} exists already.")
 
 
 def start_time(pid: int) -> str | None:

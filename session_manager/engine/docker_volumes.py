@@ -1,0 +1,124 @@
+"""Volumes of a Docker daemon: blocking functions on docker-py's client, for the engine to run in its threads."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import docker
+from docker.errors import APIError, NotFound
+
+from ..errors import EngineError, VolumeInUse
+from ..settings import ContainerOptions
+from .base import VolumeInfo
+from .hardening import USER, hardened
+
+SOURCE = "/source"
+TARGET = ContainerOptions().working_dir
+"""Images have this directory, the sandbox's user's own: an empty volume takes its owner over when it is mounted."""
+LAST_LINES = 20
+
+
+def create_volume(api: docker.APIClient, name: str, labels: Mapping[str, str]) -> VolumeInfo:
+    """The volume of this name, made where it is missing; the daemon answers with the one there is."""
+    return as_volume(api.create_volume(name, labels=dict(labels)))
+
+
+def inspect_volume(api: docker.APIClient, name: str) -> VolumeInfo | None:
+    """One volume, or None."""
+    try:
+        return as_volume(api.inspect_volume(name))
+    except NotFound:
+        return None
+
+
+def list_volumes(api: docker.APIClient, filters: Sequence[str]) -> list[VolumeInfo]:
+    """Every volume with these labels."""
+    found: dict[str, Any] = api.volumes(filters={"label": list(filters)})
+    return [as_volume(one) for one in found["Volumes"] or ()]
+
+
+def remove_volume(api: docker.APIClient, name: str) -> None:
+    """Remove a volume that may be gone already.
+
+    :raises VolumeInUse: a container has it.
+    """
+    try:
+        with contextlib.suppress(NotFound):
+            api.remove_volume(name)
+    except APIError as error:
+        if error.status_code == 409:
+            raise VolumeInUse(f"A container has the volume {name}.", "Remove the container first.") from error
+        raise
+
+
+def volume_sizes(api: docker.APIClient, names: Collection[str]) -> dict[str, int]:
+    """Bytes of each volume that the daemon knows the size of."""
+    wanted = frozenset(names)
+    sizes = {
+        one["Name"]: int((one.get("UsageData") or {}).get("Size", -1))
+        for one in api.df()["Volumes"] or ()
+        if one["Name"] in wanted
+    }
+    return {name: size for name, size in sizes.items() if size >= 0}
+
+
+def start_copy(
+    api: docker.APIClient, name: str, source: str, target: str, image: str, labels: Mapping[str, str]
+) -> None:
+    """Start a container that copies one volume's files into another.
+
+    :raises ImageNotFound: the daemon does not have the image.
+    :raises EngineError: a volume is missing, which mounting it would make.
+    """
+    for volume in (source, target):
+        if inspect_volume(api, volume) is None:
+            raise EngineError(f"There is no volume {volume} to copy files from or to.")
+    mounts = [
+        docker.types.Mount(SOURCE, source, type="volume", read_only=True, no_copy=True),
+        docker.types.Mount(TARGET, target, type="volume"),
+    ]
+    # what it wrote, and how it ended, is asked for after its end
+    configuration = {**hardened(ContainerOptions(), mounts), "auto_remove": False}
+    container = api.create_container(
+        image,
+        name=name,
+        entrypoint=["cp"],
+        command=["-a", "--", f"{SOURCE}/.", f"{TARGET}/"],
+        user=USER,
+        working_dir="/",
+        labels=dict(labels),
+        stdin_open=False,
+        network_disabled=True,
+        host_config=api.create_host_config(**configuration),
+    )
+    api.start(container["Id"])
+
+
+def copy_ended(api: docker.APIClient, name: str) -> bool:
+    """Whether all was copied; False while it is going on.
+
+    :raises EngineError: it could not be, with the end of what ``cp`` says.
+    """
+    try:
+        state: dict[str, Any] = api.inspect_container(name)["State"]
+    except NotFound:
+        raise EngineError(f"The container {name} was removed while it copied files.") from None
+    if state["Status"] not in ("exited", "dead"):
+        return False
+    if state["ExitCode"] == 0:
+        return True
+    words = bytes(api.logs(name, tail=LAST_LINES)).decode(errors="replace").strip()
+    raise EngineError(f"Copying a session's files failed: {words or 'exit code ' + str(state['ExitCode'])}")
+
+
+def as_volume(found: Mapping[str, Any]) -> VolumeInfo:
+    """The daemon's description in the engines' common words."""
+    created = found.get("CreatedAt")
+    return VolumeInfo(
+        name=found["Name"],
+        labels=found["Labels"] or {},
+        created=datetime.fromisoformat(created).timestamp() if created else 0.0,
+    )

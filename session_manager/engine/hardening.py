@@ -1,0 +1,60 @@
+"""What a Docker container may do, whatever runs in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import docker
+
+from ..settings import ContainerOptions
+from .base import RUNTIME_DIRECTORY
+
+HOME = "/home/python"
+USER_ID = 1000
+USER = f"{USER_ID}:{USER_ID}"
+
+
+def environment(options: ContainerOptions) -> dict[str, str]:
+    """The environment of a container: places to write on a read-only root, and what the admin added. No secrets."""
+    return {
+        "HOME": HOME,
+        "IPYTHONDIR": f"{HOME}/.ipython",
+        "MPLCONFIGDIR": f"{HOME}/.matplotlib",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **options.environment,
+    }
+
+
+def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) -> dict[str, Any]:
+    """Host configuration, in docker-py's words, of a container that code nobody trusts may run in."""
+    own = f"uid={USER_ID},gid={USER_ID}"
+    return {
+        "auto_remove": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "read_only": True,
+        "network_mode": "none" if options.network_disabled else "bridge",
+        "ipc_mode": "private",
+        "init": False,
+        "mem_limit": options.mem_limit,
+        # equal to the memory limit: no swap on top of it
+        "memswap_limit": options.mem_limit,
+        "nano_cpus": options.nano_cpus,
+        "pids_limit": options.pids_limit,
+        "shm_size": options.shm_size,
+        "oom_score_adj": 500,
+        "runtime": options.runtime,
+        "ulimits": [
+            docker.types.Ulimit(name="core", soft=0, hard=0),
+            docker.types.Ulimit(name="nofile", soft=4096, hard=4096),
+        ],
+        # what the supervisor says, which is little; a kernel's own output never gets there
+        "log_config": docker.types.LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
+        "tmpfs": {
+            "/tmp": f"rw,nosuid,nodev,exec,size={options.tmp_size},mode=1777",  # noqa: S108 - inside the container
+            HOME: f"rw,nosuid,nodev,exec,size={options.home_size},mode=0700,{own}",
+            RUNTIME_DIRECTORY: f"rw,nosuid,nodev,noexec,size=1m,mode=0700,{own}",
+        },
+        "mounts": list(mounts),
+    }
