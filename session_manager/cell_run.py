@@ -32,8 +32,8 @@ LOOK_FOR_REPLY = 1.0
 """Seconds between looks at the supervisor's record, where a reply may have been lost."""
 LOOK_ANYWAY = 10.0
 """Seconds between such looks where nothing hints at a loss: a reply over the message limit goes without a trace."""
-RESUBSCRIBE = 5.0
-"""Seconds at most to make sure, after a loss, that the next cell's output reaches us."""
+CATCH_UP = 5.0
+"""Seconds at most to get what was published while the link was down, or to make sure of the next cell's output."""
 DRAIN = 0.5
 """Seconds at most to collect what a dead kernel still had under way."""
 QUIET = 0.05
@@ -70,6 +70,7 @@ class CellRun:
         self._wake = wake
         self._should_stop = should_stop
         self._incomplete = False
+        self._looks_at_once = False
         self._engine_error = ""
         self._heals = 0
         self._next_look = 0.0
@@ -82,10 +83,24 @@ class CellRun:
         """Run ``code`` for at most ``timeout`` seconds, and the ladder's grace times."""
         self._code, self._on_output = code, on_output
         self._cell = self._kernel.execute(code, on_output)
-        started_at, begin = time.time(), time.monotonic()
-        self._next_look = begin + LOOK_ANYWAY
+        begin = time.monotonic()
+        return await self._finish(begin, timeout, None if timeout is None else begin + timeout, notice)
+
+    async def follow(self, msg_id: str, seconds: float, on_output: OnOutput | None, notice: str | None) -> Execution:
+        """Take over a cell that another program sent ``seconds`` ago, to its end. No time limit of ours ends it."""
+        self._code, self._on_output = "", on_output
+        self._cell = await self._kernel.follow(msg_id, on_output, CATCH_UP)
+        self._incomplete = not self._cell.started  # the beginning is not kept any more
+        self._looks_at_once = True  # its reply goes to the program that sent it
+        return await self._finish(time.monotonic() - seconds, None, None, notice)
+
+    async def _finish(
+        self, begin: float, timeout: float | None, deadline: float | None, notice: str | None
+    ) -> Execution:
+        self._next_look = time.monotonic() + (0 if self._looks_at_once else LOOK_ANYWAY)
+        started_at = time.time() - (time.monotonic() - begin)
         try:
-            end = await self._watch(None if timeout is None else begin + timeout, stoppable=True)
+            end = await self._watch(deadline, stoppable=True)
             ending = await self._conclude(end, timeout)
         finally:
             self._kernel.stop_listening(self._cell)
@@ -97,8 +112,9 @@ class CellRun:
         else:
             status, kept, message = "error", True, None
             error = error or Error("Aborted", "The kernel aborted the cell before it ran.", ())
+            message = execution.disk_full(error)
         result = Execution(
-            code=code,
+            code=self._code or self._cell.code or "",
             status=status,
             error=error,
             duration=time.monotonic() - begin,
@@ -108,12 +124,13 @@ class CellRun:
             output_incomplete=self._incomplete,
             message=message,
             notice=notice,
+            warning=execution.too_much(self._cell.workspace_bytes, self._limits.workspace_bytes),
             cell=self._cell,
             text_chars=self._limits.text_chars,
         )
         if self._incomplete and kept and self._link.broken is None:
             try:
-                await self._kernel.resubscribe(RESUBSCRIBE)
+                await self._kernel.catch_up(CATCH_UP)
             except SandboxError as error:
                 logger.warning("%s; the next cell's output may be missing", error)
         return result
@@ -185,13 +202,14 @@ class CellRun:
         return state.generation != self._kernel.generation or state.state == "dead"
 
     async def _heal(self) -> _End | None:
-        """The link broke: attach again. The kernel's sockets reconnect by themselves, with the same identity."""
-        self._incomplete = True
+        """The link broke: attach again, and get what was published meanwhile. The kernel's sockets reconnect by
+        themselves, with the same identity."""
         self._heals += 1
         if self._heals > MOST_HEALS:
             self._engine_error = "The link into the container breaks again and again."
             return _End.ENGINE_GONE
         logger.info("the link of %s broke (%s); attaching again", self._container.spec.name, self._link.broken)
+        self._kernel.hold()
         try:
             await self._container.heal()
         except ContainerGone:
@@ -200,24 +218,39 @@ class CellRun:
             self._engine_error = str(error)
             return _End.ENGINE_GONE
         self._next_look = time.monotonic() + LOOK_FOR_REPLY
+        if self._kernel_is_gone():
+            self._incomplete = True
+            self._kernel.release()
+        else:
+            try:
+                self._incomplete |= not await self._kernel.catch_up(CATCH_UP)
+            except SandboxError as error:
+                logger.warning("%s; output of this cell may be missing", error)
+                self._incomplete = True
         return None
 
     async def _look_for_reply(self) -> None:
         """Ask the supervisor how the last cell ended, in case the message that said so went with a connection."""
-        self._next_look = time.monotonic() + (LOOK_FOR_REPLY if self._cell.idle or self._heals else LOOK_ANYWAY)
+        often = self._cell.idle or self._heals or self._looks_at_once
+        self._next_look = time.monotonic() + (LOOK_FOR_REPLY if often else LOOK_ANYWAY)
         try:
             status = await self._link.request("status", LOOK_FOR_REPLY)
         except SandboxError as error:
             logger.debug("no status: %s", error)
             return
         last = status.get("last_cell")
-        if status.get("busy") is not False or not isinstance(last, dict) or self._cell.reply is not None:
+        recorded = last.get("msg_id") if isinstance(last, dict) else None
+        if self._looks_at_once and recorded is not None and recorded != self._cell.msg_id:
+            # another cell has begun since: this one has ended, and what is known of how is in its output
+            self._cell.on_reply({"status": "ok" if self._cell.log.error is None else "error"})
+        elif status.get("busy") is not False or not isinstance(last, dict) or self._cell.reply is not None:
             self._missing_looks = self._unknown_looks = 0
-        elif last.get("msg_id") == self._cell.msg_id:
+        elif recorded == self._cell.msg_id:
             self._missing_looks += 1
             self._next_look = time.monotonic() + LOOK_FOR_REPLY
-            if self._missing_looks > 1:  # seen once, it may be on its way
-                self._incomplete = True
+            if self._missing_looks > 1 or self._looks_at_once:  # seen once, it may be on its way
+                # after a break its output was caught up with; else something was lost, and nobody knows what
+                self._incomplete |= not (self._heals or self._looks_at_once)
                 self._cell.on_reply({"status": "ok"} if last.get("ok") is True else {**last, "status": "error"})
         elif self._heals and not self._cell.started:
             self._unknown_looks += 1

@@ -11,7 +11,9 @@ from .frames import KernelState
 from .outputs import Error, Output, text_for_model
 from .protocol import Cell
 
-Status = Literal["ok", "error", "interrupted", "killed", "out_of_memory", "died"]
+Status = Literal[
+    "ok", "error", "interrupted", "killed", "out_of_memory", "died", "container_removed", "engine_unreachable"
+]
 
 LOST = "Variables are lost; files in the workspace are kept. The next cell runs in a fresh Python."
 
@@ -27,7 +29,8 @@ class Execution:
     code: str
     status: Status
     """``ok``; ``error`` (it raised); ``interrupted`` (stopped, variables kept); ``killed`` (did not stop when
-    interrupted); ``out_of_memory``; ``died`` (Python or its container ended otherwise)."""
+    interrupted); ``out_of_memory``; ``died`` (Python ended otherwise); ``container_removed`` (from outside);
+    ``engine_unreachable`` (the cell can't be followed any more)."""
     error: Error | None
     """What it raised: set when ``status`` is ``error``, and when an interrupt ended it with an exception."""
     duration: float
@@ -40,9 +43,11 @@ class Execution:
     output_incomplete: bool
     """Some output may be missing: the link broke, or the kernel never said that it was done."""
     message: str | None
-    """One sentence on how it ended, for people and models; None for ``ok`` and ``error``."""
+    """One sentence on how it ended, for people and models; None for ``ok``, and for most of ``error``."""
     notice: str | None
     """One sentence on what happened to the session before this cell, such as variables that are gone."""
+    warning: str | None
+    """One sentence on a limit that was passed without ending the cell: the workspace holds too much."""
     cell: Cell
     """What the execution was made of; it goes on collecting."""
     text_chars: int
@@ -57,7 +62,7 @@ class Execution:
         """What a language model reads: outputs as text, bounded, and how the cell ended where that needs saying."""
         shown = text_for_model(self.outputs, max_chars=self.text_chars, code=self.code)
         incomplete = "Some output may be missing." if self.output_incomplete else None
-        return "\n".join(part for part in (self.notice, shown, self.message, incomplete) if part)
+        return "\n".join(part for part in (self.notice, shown, self.message, self.warning, incomplete) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +103,39 @@ def died(state: KernelState | None, memory_limit: int | None) -> Ending:
 
 def container_gone() -> Ending:
     """The container ended or was removed while the cell ran."""
-    return Ending("died", f"The session's container was stopped or removed while the cell ran. {LOST}", False)
+    return Ending(
+        "container_removed", f"The session's container was stopped or removed while the cell ran. {LOST}", False
+    )
 
 
 def engine_gone(reason: str) -> Ending:
     """The engine can't be reached, so the cell can't be watched."""
     return Ending(
-        "died",
+        "engine_unreachable",
         f"The container engine can't be reached, so this cell can't be followed any more. {reason}"
         " Files are kept; variables are, if the engine kept the container. Run a small cell to find out.",
         None,
+    )
+
+
+def disk_full(error: Error) -> str | None:
+    """What to say of an error that says that there is no room for a file; None where it says something else."""
+    if error.name == "OSError" and ("[Errno 28]" in error.value or "[Errno 122]" in error.value):
+        return (
+            "The disk is full, or the place that was written to is: remove files that are not needed any more."
+            " /tmp and the home directory are small, and in memory; the workspace is the place for files."
+            " Variables and files are kept."
+        )
+    return None
+
+
+def too_much(held: int | None, limit: int | None) -> str | None:
+    """What to say of a workspace that holds more than its limit; None where it does not. Sizes in bytes."""
+    if held is None or limit is None or held <= limit:
+        return None
+    return (
+        f"The workspace holds {readable_size(held)}, more than its limit of {readable_size(limit)}:"
+        " remove files that are not needed any more."
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from .errors import FrameError
 
-PROTOCOL = 1
+PROTOCOL = 2
 HEADER = struct.Struct("!BII")
 CREDIT_PAYLOAD = struct.Struct("!I")
 HELLO, OPEN, DATA, CLOSE, CREDIT, REQUEST, REPLY, EVENT = range(1, 9)
@@ -23,6 +23,11 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._incoming = bytearray()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a frame is under way."""
+        return bool(self._incoming)
 
     def feed(self, received: bytes) -> Iterator[tuple[int, int, bytes]]:
         """The frames that are complete now: kind, stream, payload.

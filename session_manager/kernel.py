@@ -12,11 +12,12 @@ from typing import Any, cast
 
 import zmq
 import zmq.asyncio
-from jupyter_client.asynchronous.client import AsyncKernelClient
 from jupyter_client.connect import KernelConnectionInfo
 
 from .errors import KernelStartFailed
+from .kernel_client import KernelClient
 from .link import Link
+from .missed import Missed
 from .outputs import DisplayRegistry, Output, OutputLog
 from .protocol import Cell, Message, Router, parent_id
 from .settings import Limits
@@ -27,8 +28,6 @@ KERNEL_INFO_AGAIN = 0.5
 """Seconds without a sign of life on iopub before kernel_info is asked again (the subscription race)."""
 REJOIN = 1.0
 """Seconds that a subscription which may be whole gets to show it, before it is made anew."""
-RECEIVE_QUEUE = 8
-"""Messages that wait in this process, each at most the largest accepted: that bounds a session's memory here."""
 SLICE = 0.005
 """Seconds that one channel may keep the event loop before other tasks get their turn."""
 
@@ -46,33 +45,6 @@ class Completions:
     end: int
 
 
-class _Client(AsyncKernelClient):
-    """jupyter_client's, with sockets that lose nothing and accept no message of unbounded size."""
-
-    max_message_bytes = 0
-
-    def _create_connected_socket(self, channel: str, identity: bytes | None = None) -> Any:
-        kind = zmq.SUB if channel == "iopub" else zmq.DEALER
-        socket = self.context.socket(kind)
-        socket.linger = 0
-        # bounded here, and the kernel's publisher waits: nothing is dropped and nothing grows without end
-        socket.rcvhwm = RECEIVE_QUEUE
-        socket.maxmsgsize = self.max_message_bytes
-        socket.sndtimeo = 0  # where there is no connection to send on, a send would block the event loop
-        socket.reconnect_ivl = 20
-        socket.reconnect_ivl_max = 500
-        if identity:
-            socket.identity = identity
-        socket.connect(self._make_url(channel))
-        return socket
-
-    def reconnect(self, channel: str) -> None:
-        """Connect anew: zmq gives a connection up for good, and says nothing, where a message over the limit came."""
-        socket, url = getattr(self, f"{channel}_channel").socket, self._make_url(channel)
-        socket.disconnect(url)
-        socket.connect(url)
-
-
 class Kernel:
     """The client of one kernel process, from :meth:`connect` to :meth:`close`.
 
@@ -87,10 +59,13 @@ class Kernel:
         self._displays = DisplayRegistry()
         self._replies: dict[str, asyncio.Future[Mapping[str, object]]] = {}
         self._readers: list[asyncio.Task[None]] = []
-        self._client: _Client | None = None
+        self._client: KernelClient | None = None
         self._listeners: dict[str, OnOutput] = {}
         self._heard = asyncio.Event()
         self._last_info: str | None = None
+        self._missed = Missed(self._take_output)
+        self._subshell: str | None = None
+        self._making_subshell = asyncio.Lock()
         self.generation = link.kernel.generation
         self.last_message = 0.0
         """``time.monotonic()`` of the last message from the kernel."""
@@ -102,7 +77,7 @@ class Kernel:
 
         :raises KernelStartFailed: it does not within ``timeout`` seconds.
         """
-        client = _Client(context=zmq.asyncio.Context.instance())
+        client = KernelClient(context=zmq.asyncio.Context.instance())
         client.max_message_bytes = self._limits.message_bytes
         client.load_connection_info(cast(KernelConnectionInfo, self._link.connection_info()))
         client.start_channels(stdin=False, hb=False)
@@ -119,16 +94,51 @@ class Kernel:
             await self.close()
             raise
 
-    async def resubscribe(self, timeout: float) -> None:
-        """Make sure that the kernel's outputs reach us, after a connection went with what was on its way.
+    def hold(self) -> None:
+        """A connection went: keep back what comes until :meth:`catch_up` has put what was missed before it."""
+        self._missed.hold()
 
-        :raises KernelStartFailed: they do not within ``timeout`` seconds.
+    def release(self) -> None:
+        """Let what was held come: this kernel has ended, and will publish no more."""
+        self._missed.release()
+
+    async def catch_up(self, timeout: float) -> bool:
+        """Get what the kernel published while we could not hear it, and make sure that we hear it now; whether
+        nothing is missing. Takes at most about twice ``timeout`` seconds.
+
+        :raises KernelStartFailed: the kernel does not answer, or its outputs do not reach us.
         """
+        self._missed.hold()
         try:
-            await self._join(min(timeout, REJOIN))
-        except KernelStartFailed:
-            self._connected().reconnect("iopub")
-            await self._join(timeout)
+            try:
+                await self._join(min(timeout, REJOIN))
+            except KernelStartFailed:
+                self._connected().reconnect("iopub")
+                await self._join(timeout)
+        finally:
+            complete = await self._fetch_missed(timeout)
+        return complete
+
+    async def _fetch_missed(self, timeout: float, cell: str | None = None) -> bool:
+        async def ask(fields: dict[str, object]) -> Message:
+            return await self._reply_to(self._send("control", "replay_request", fields))
+
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._missed.fetch(ask, cell=cell)
+        except (TimeoutError, KernelStartFailed) as error:
+            logger.info("what was published meanwhile can't be had: %s", error or "no answer")
+            return False
+
+    async def follow(self, msg_id: str, on_output: OnOutput | None, timeout: float) -> Cell:
+        """Take over a cell that another program sent: what is kept of its output, and all that follows."""
+        cell = Cell(msg_id, OutputLog(self._limits.output_bytes, registry=self._displays))
+        self._router.add(cell)
+        if on_output is not None:
+            self._listeners[msg_id] = on_output
+        self._missed.hold()
+        await self._fetch_missed(timeout, msg_id)
+        return cell
 
     async def _join(self, timeout: float) -> None:
         """Wait until the kernel answers and its outputs reach us; what it publishes before that is lost."""
@@ -142,6 +152,8 @@ class Kernel:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._heard.wait(), KERNEL_INFO_AGAIN)
                         return
+                    if self._missed.is_full:
+                        return  # by a flood, which the answer is behind: far more than a connection that ended leaves
         except TimeoutError:
             raise KernelStartFailed(f"The kernel did not answer within {timeout:g} s.") from None
         finally:
@@ -194,14 +206,34 @@ class Kernel:
         """Ask the kernel, on its control channel, to interrupt itself. Its yes means nothing: watch the cell."""
         self._send("control", "interrupt_request", {})
 
-    async def complete(self, code: str, cursor: int, timeout: float = 5.0) -> Completions:
-        """Completions of ``code`` at ``cursor`` (an index in characters).
+    async def ask_beside(self, msg_type: str, content: dict[str, object], timeout: float) -> Mapping[str, object]:
+        """Ask something in a subshell, which answers while a cell runs; the content of the reply.
 
-        :raises TimeoutError: the kernel is busy.
+        :raises TimeoutError: it did not within ``timeout`` seconds. The next call gets a fresh subshell.
         """
-        async with asyncio.timeout(timeout):
-            request = self._send("shell", "complete_request", {"code": code, "cursor_pos": cursor})
-            content = await self._reply_to(request)
+        subshell: str | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                async with self._making_subshell:
+                    if self._subshell is None:
+                        made = await self._reply_to(self._send("control", "create_subshell_request", {}))
+                        found = made.get("subshell_id")
+                        self._subshell = found if isinstance(found, str) and len(found) < 200 else None
+                    subshell = self._subshell
+                return await self._reply_to(self._send("shell", msg_type, content, subshell=subshell))
+        except TimeoutError:
+            if subshell is not None and subshell == self._subshell:
+                # what holds it up may go on for ever; it is told to end when it can
+                self._send("control", "delete_subshell_request", {"subshell_id": subshell})
+                self._subshell = None
+            raise
+
+    async def complete(self, code: str, cursor: int, timeout: float = 5.0) -> Completions:
+        """Completions of ``code`` at ``cursor`` (an index in characters), also while a cell runs.
+
+        :raises TimeoutError: native code holds the interpreter, or what is asked takes too long.
+        """
+        content = await self.ask_beside("complete_request", {"code": code, "cursor_pos": cursor}, timeout)
         matches, start, end = content.get("matches"), content.get("cursor_start"), content.get("cursor_end")
         if not isinstance(matches, list) or not isinstance(start, int) or not isinstance(end, int):
             return Completions((), cursor, cursor)
@@ -211,29 +243,28 @@ class Kernel:
     async def inspect(self, code: str, cursor: int, timeout: float = 5.0) -> str:
         """What the kernel says of the name at ``cursor``, as text; empty where it knows nothing.
 
-        :raises TimeoutError: the kernel is busy.
+        :raises TimeoutError: as :meth:`complete`.
         """
-        async with asyncio.timeout(timeout):
-            fields = {"code": code, "cursor_pos": cursor, "detail_level": 0}
-            content = await self._reply_to(self._send("shell", "inspect_request", fields))
+        fields: dict[str, object] = {"code": code, "cursor_pos": cursor, "detail_level": 0}
+        content = await self.ask_beside("inspect_request", fields, timeout)
         bundle = content.get("data")
         text = bundle.get("text/plain") if isinstance(bundle, dict) else None
         return text if isinstance(text, str) else ""
 
-    def _connected(self) -> _Client:
+    def _connected(self) -> KernelClient:
         if self._client is None:
             raise KernelStartFailed("The kernel's channels are closed.")
         return self._client
 
-    def _send(self, channel: str, msg_type: str, content: dict[str, object]) -> str:
+    def _send(self, channel: str, msg_type: str, content: dict[str, object], *, subshell: str | None = None) -> str:
         """Send a request; its id. Where the connection is gone, or nobody reads, it is made anew: this never waits."""
         client = self._connected()
         message = client.session.msg(msg_type, content)
-        try:
-            getattr(client, f"{channel}_channel").send(message)
-        except zmq.Again:
+        if subshell is not None:
+            message["header"]["subshell_id"] = subshell
+        if not client.send(channel, message):
             client.reconnect(channel)
-            getattr(client, f"{channel}_channel").send(message)
+            client.send(channel, message)
         msg_id: str = message["header"]["msg_id"]
         return msg_id
 
@@ -247,15 +278,17 @@ class Kernel:
 
     # -- messages ---------------------------------------------------------------------------------------------
 
-    async def _read(self, channel: Any, take: Callable[[Message], None]) -> None:
+    async def _read(self, channel: Any, take: Callable[[Message, int], None]) -> None:
         """Read one channel for ever. What is malformed is counted and dropped; nothing stops the reading."""
         slice_end = time.monotonic() + SLICE
         while True:
+            if take == self._on_iopub:
+                await self._missed.room()
             frames = await channel.socket.recv_multipart()
             message = self._decode(channel.session, frames)
             if message is not None:
                 self.last_message = time.monotonic()
-                take(message)
+                take(message, sum(map(len, frames)))
             # a receive that need not wait does not yield: without this a flood would stop the event loop
             if time.monotonic() > slice_end:
                 await asyncio.sleep(0)
@@ -271,7 +304,7 @@ class Kernel:
             return None
         return message if isinstance(message, dict) else None
 
-    def _on_reply(self, message: Message) -> None:
+    def _on_reply(self, message: Message, _size: int) -> None:
         future = self._replies.get(parent_id(message) or "")
         content = message.get("content")
         if future is not None and not future.done() and isinstance(content, dict):
@@ -279,9 +312,14 @@ class Kernel:
         elif self._router.on_shell(message) is not None:
             self._on_progress()  # also where idle is not in yet: the time to wait for it begins
 
-    def _on_iopub(self, message: Message) -> None:
-        if message.get("msg_type") == "iopub_welcome" or parent_id(message) == self._last_info:
+    def _on_iopub(self, message: Message, size: int) -> None:
+        welcome = message.get("msg_type") == "iopub_welcome"
+        if welcome or parent_id(message) == self._last_info:
             self._heard.set()
+        if not welcome:  # that one is for this connection alone
+            self._missed.on_message(message, size)
+
+    def _take_output(self, message: Message) -> None:
         routed = self._router.on_iopub(message)
         if routed is None:
             return

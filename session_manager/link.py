@@ -80,6 +80,8 @@ class Link:
         self.kernel = KernelState("starting", 0)
         self.last_death: KernelState | None = None
         """The latest state in which a kernel of this container was dead."""
+        self.unclaimed = False
+        """The container was made for a pool, and nobody has said yet that it is a session's."""
         self._turn = Turn()
         self.broken: SandboxError | None = LinkBroken("The link has no stream yet.")
         self._connection: Mapping[str, object] = {}
@@ -94,6 +96,7 @@ class Link:
         self._reader = FrameReader()
         self._outgoing: deque[memoryview] = deque()
         self._listening = False
+        self._broken_waiters: list[concurrent.futures.Future[None]] = []
 
     # -- called from any thread -------------------------------------------------------------------------------
 
@@ -116,14 +119,15 @@ class Link:
         ports = {f"{channel}_port": number for number, channel in enumerate(CHANNELS, 1)}
         return {"transport": "ipc", "ip": str(self.directory / "kernel"), **self._connection, **ports}
 
-    async def request(self, op: str, timeout: float | None = 10.0) -> Mapping[str, object]:
-        """Ask the supervisor one of the ops that FRAMES.md lists.
+    async def request(self, op: str, timeout: float | None = 10.0, **fields: object) -> Mapping[str, object]:
+        """Ask the supervisor one of the ops that FRAMES.md lists, with its fields.
 
         :raises LinkError: the link is broken, the supervisor refused, or no answer came in ``timeout`` seconds.
         """
         future: concurrent.futures.Future[Mapping[str, object]] = concurrent.futures.Future()
         number = next(self._request_ids)
-        self._thread.call(lambda: self._request(number, op, future))
+        message = json.dumps({**fields, "id": number, "op": op}).encode()
+        self._thread.call(lambda: self._request(number, message, future))
         try:
             reply = await asyncio.wait_for(asyncio.wrap_future(future), timeout)
         except TimeoutError:
@@ -171,6 +175,25 @@ class Link:
 
         self._thread.call(bind)
         await asyncio.wrap_future(done)
+
+    async def wait_until_broken(self) -> None:
+        """Until the link breaks: at the latest as its container ends."""
+        broken: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+        def wait() -> None:
+            if self._stream is None:
+                if broken.set_running_or_notify_cancel():
+                    broken.set_result(None)
+            else:
+                # without those that nobody waits for any more
+                self._broken_waiters = [*(one for one in self._broken_waiters if not one.cancelled()), broken]
+
+        self._thread.call(wait)
+        await asyncio.wrap_future(broken)
+
+    def hand_over(self, on_change: Callable[[], None]) -> None:
+        """From now on ``on_change`` is told what changes, instead of whoever made this link."""
+        self._on_change = on_change
 
     def drop(self) -> None:
         """Break the link from this side, as a fault of the engine would. The kernel goes on; attach again."""
@@ -220,14 +243,14 @@ class Link:
 
         return accept
 
-    def _request(self, number: int, op: str, future: concurrent.futures.Future[Mapping[str, object]]) -> None:
+    def _request(self, number: int, message: bytes, future: concurrent.futures.Future[Mapping[str, object]]) -> None:
         if not future.set_running_or_notify_cancel():
             return
         if self._stream is None or not self._listening:
             future.set_exception(LinkBroken("The link to the container is down."))
             return
         self._requests[number] = future
-        self._send(REQUEST, 0, json.dumps({"id": number, "op": op}).encode())
+        self._send(REQUEST, 0, message)
 
     def _release_turn(self) -> None:
         if self._stream is not None and self._listening:
@@ -285,6 +308,10 @@ class Link:
             if not received:
                 words = self._stream.last_words().strip()
                 raise LinkBroken(f"The stream into the container ended{': ' + words if words else '.'}")
+            if not self._listening and not self._reader.has_begun and received[0] >= ord(" "):
+                # what an engine says where it could not start the relay comes as if the relay had written it
+                words = received[:300].decode(errors="replace").strip()
+                raise LinkBroken(f"No relay answers in the container: {words!r}.")
             for frame in self._reader.feed(received):
                 self._on_frame(*frame)
         except BlockingIOError:
@@ -337,6 +364,7 @@ class Link:
         if not isinstance(key, str) or not 0 < len(key) < 1000 or scheme != "hmac-sha256":
             raise FrameError("The container's hello holds no usable key.")
         self._connection = {"key": key, "signature_scheme": scheme}
+        self.unclaimed = message.get("unclaimed") is True
         self.broken = None
         self._on_event(KernelState.parse(message.get("kernel")))
         self._listen()
@@ -440,6 +468,10 @@ class Link:
                 future.set_exception(error)
         self._requests.clear()
         self._hello = None
+        waiters, self._broken_waiters = self._broken_waiters, []
+        for waiter in waiters:
+            if waiter.set_running_or_notify_cancel():
+                waiter.set_result(None)
         self._on_change()
 
     def _close_listeners(self) -> None:

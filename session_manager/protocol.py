@@ -34,6 +34,10 @@ class Cell:
     idle: bool = False
     reply: Literal["ok", "error", "aborted"] | None = None
     execution_count: int | None = None
+    code: str | None = None
+    """What runs, as the kernel says it; None until it has begun."""
+    workspace_bytes: int | None = None
+    """What the workspace holds at its end, as the kernel says it."""
     reply_error: Error | None = None
     """The error as the reply gives it, for when the output that shows it was lost."""
 
@@ -53,7 +57,7 @@ class Cell:
             return
         status = content.get("status")
         self.started = True
-        self.execution_count = as_count(content.get("execution_count"))
+        self.execution_count = as_count(content.get("execution_count")) or self.execution_count
         if status == "ok" or status == "aborted":
             self.reply = "ok" if status == "ok" else "aborted"
             return
@@ -76,6 +80,7 @@ class Cell:
         elif msg_type == "execute_input":
             self.started = True
             self.execution_count = self.execution_count or as_count(content.get("execution_count"))
+            self.code = as_text(content.get("code"), "")
         elif msg_type in OUTPUT_TYPES:
             return self.log.apply(msg_type, content)
         return None
@@ -111,6 +116,9 @@ class Router:
             return None
         cell = self._cell_of(message)
         if cell is not None:
+            metadata = message.get("metadata")
+            size = metadata.get("workspace_bytes") if isinstance(metadata, dict) else None
+            cell.workspace_bytes = size if isinstance(size, int) and size >= 0 else None
             cell.on_reply(content)
         return cell
 
@@ -137,3 +145,8 @@ def as_count(value: object) -> int | None:
 def as_text(value: object, otherwise: str) -> str:
     """A bounded text, if it is one."""
     return value[:100_000] if isinstance(value, str) else otherwise
+
+
+def as_seconds(value: object) -> float:
+    """A time that has passed, if it is one; else 0."""
+    return float(value) if isinstance(value, int | float) and 0 <= value < 10**9 else 0.0

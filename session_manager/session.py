@@ -6,27 +6,28 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from .attachment import Attachment
 from .cell_run import CellRun
-from .container import Container, SessionName
-from .engine.base import Engine
-from .errors import ContainerGone, KernelStartFailed, SessionClosed
-from .execution import Execution, cause
-from .kernel import Completions, Kernel, OnOutput
-from .link import Link
-from .link_thread import LinkThread
+from .container import Starter
+from .errors import SessionClosed
+from .execution import Execution
+from .kernel import Completions, OnOutput
 from .outputs import Output
-from .settings import Settings
+from .protocol import as_seconds
+from .registry import SessionName, remove_workspace
+from .variables import SavedVariables, Variable, saved_from, variables_from
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT: Final = -1.0
-START_ATTEMPTS = 3
+SAVE_GRACE = 10.0
+"""Seconds beyond its own limit that saving variables may take to answer."""
 
 
 @dataclass(eq=False)
@@ -48,10 +49,6 @@ class _Request:
                 self.on_output, self.callback_error, self.stop = None, error, True
 
 
-class _Stopped(Exception):  # noqa: N818 - not an error
-    """The request was stopped before its cell was sent."""
-
-
 class Session:
     """Runs cells in one session. Made by :meth:`SessionManager.session`, not by hand.
 
@@ -62,33 +59,21 @@ class Session:
     def __init__(
         self,
         name: SessionName,
-        engine: Engine,
-        thread: LinkThread,
-        settings: Settings,
-        image: Callable[[], Awaitable[str]],
+        starter: Starter,
         *,
         kept: bool,
         on_close: Callable[[], object],
     ) -> None:
         self._name = name
-        self._engine = engine
-        self._thread = thread
-        self._settings = settings
-        self._image = image
+        self._engine = starter.engine
+        self._settings = starter.settings
         self._kept = kept
         self._on_close = on_close
         self._loop = asyncio.get_running_loop()
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._container: Container | None = None
-        self._kernel: Kernel | None = None
-        self._container_serial = 0
-        self._connected_to: tuple[int, int] | None = None
-        """Which container of this session, and which kernel in it, the kernel client speaks to."""
-        self._kernel_generation: tuple[int, int] | None = None
-        """The kernel that holds what callers believe to have; None once they were told that it is lost."""
+        self._attachment = Attachment(name, starter, kept=kept, wake=self._wake, on_change=self._link_changed)
         self._told = False
-        self._notice: str | None = None
         self._running: _Request | None = None
         self._running_since = 0.0
         self._tasks: dict[asyncio.Task[Any], _Request | None] = {}
@@ -98,6 +83,11 @@ class Session:
     def key(self) -> str:
         """The session's key."""
         return self._name.key
+
+    @property
+    def owner(self) -> str:
+        """Whose session it is; "" where nobody said."""
+        return self._name.owner
 
     @property
     def kept(self) -> bool:
@@ -139,7 +129,10 @@ class Session:
         :raises SessionClosed: the session was closed.
         :raises Exception: whatever ``on_output`` raised; the cell is stopped then.
         """
-        limit = self._settings.limits.timeout if timeout == DEFAULT_TIMEOUT else timeout
+        limits = self._settings.limits
+        limit = limits.timeout if timeout == DEFAULT_TIMEOUT else timeout
+        if limits.longest_cell is not None:
+            limit = limits.longest_cell if limit is None else min(limit, limits.longest_cell)
         request = _Request(code, limit, on_output)
         try:
             result = await self._own(self._run(request), request)
@@ -151,12 +144,42 @@ class Session:
             raise request.callback_error
         return result
 
+    async def follow(self, on_output: OnOutput | None = None) -> Execution | None:
+        """The cell that runs in the session, whoever started it, to its end; where none runs, the last that ended.
+
+        Its output so far comes first, as much as ``limits.replay_bytes`` of it; ``output_incomplete`` says whether the
+        beginning is missing. So a program that takes over from one that was killed loses nothing of what it left
+        running. None where no cell has run since Python started. No time limit of this program's ends the cell, and
+        cancelling the call leaves it running; :meth:`interrupt` stops it.
+
+        :raises SandboxError: as :meth:`execute`.
+        """
+        return await self._own(self._follow(on_output))
+
+    async def running(self) -> float | None:
+        """For how many seconds the cell that runs now has run, in whatever program; None where none runs.
+
+        :raises SandboxError: as :meth:`execute`.
+        """
+        running = await self._running_cell()
+        return None if running is None else running[1]
+
     async def interrupt(self) -> bool:
-        """Stop the cell that this program runs in the session now, in the steps of a timeout; whether there was one."""
-        if self._running is None:
+        """Stop the cell that runs in the session now; whether there was one.
+
+        One of this program's is stopped in the steps of a timeout, and its caller gets what it did until then. One that
+        another program started is interrupted, once: what follows is that program's affair.
+
+        :raises SandboxError: as :meth:`execute`.
+        """
+        if self._running is not None:
+            self._stop(self._running)
+            return True
+        running = await self._running_cell()
+        if running is None:
             return False
-        self._stop(self._running)
-        return True
+        reply = await self._attachment.link.request("interrupt", cell=running[0])
+        return reply.get("interrupted") is True
 
     async def restart(self) -> None:
         """A fresh Python in the same container: variables go, files stay. A running cell ends as ``died``.
@@ -165,21 +188,50 @@ class Session:
         """
         await self._own(self._restart())
 
-    async def complete(self, code: str, cursor: int | None = None) -> Completions:
-        """Completions of ``code`` at ``cursor`` (default: its end).
+    async def save_variables(self) -> SavedVariables:
+        """Write the session's variables into its workspace, from where the next container of this key restores them.
 
-        :raises TimeoutError: the kernel is busy.
+        Waits for the session's turn, as a cell does. What can't be saved is named in the result, with the reason.
+
+        :raises SandboxError: as :meth:`execute`; also where Python does not manage it in ``saving.timeout`` seconds.
         """
-        await self.start()
-        return await self._live_kernel().complete(code, len(code) if cursor is None else cursor)
+        return await self._own(self._save_variables("asked for", None))
 
-    async def inspect(self, name: str) -> str:
-        """What Python knows of a name: its type, signature and documentation, as text.
+    async def save_and_hold(self, reason: str, work: Callable[[], Awaitable[None]]) -> SavedVariables:
+        """Save variables, and do ``work`` before the next cell, of any program, may run: see
+        :meth:`SessionManager.fork`.
 
-        :raises TimeoutError: the kernel is busy.
+        :raises SandboxError: as :meth:`save_variables`.
         """
-        await self.start()
-        return await self._live_kernel().inspect(name, len(name))
+        return await self._own(self._save_variables(reason, work))
+
+    async def variables(self, timeout: float = 5.0) -> Sequence[Variable]:
+        """The session's variables: name, type, size, shape and a short text of each; also while a cell runs.
+
+        No code of the user's runs for it without a limit of time.
+
+        :raises TimeoutError: native code holds the interpreter for longer than ``timeout`` seconds.
+        :raises SandboxError: as :meth:`execute`.
+        """
+        await self._beside()
+        content = await self._attachment.kernel.ask_beside("variables_request", {"seconds": timeout / 4}, timeout)
+        return variables_from(content)
+
+    async def complete(self, code: str, cursor: int | None = None, timeout: float = 5.0) -> Completions:
+        """Completions of ``code`` at ``cursor`` (default: its end), also while a cell runs.
+
+        :raises TimeoutError: as :meth:`variables`.
+        """
+        await self._beside()
+        return await self._attachment.kernel.complete(code, len(code) if cursor is None else cursor, timeout)
+
+    async def inspect(self, name: str, timeout: float = 5.0) -> str:
+        """What Python knows of a name: its type, signature and documentation, as text; also while a cell runs.
+
+        :raises TimeoutError: as :meth:`variables`.
+        """
+        await self._beside()
+        return await self._attachment.kernel.inspect(name, len(name), timeout)
 
     async def detach(self) -> None:
         """Let go of the session; it lives on, and whoever comes next with its key finds it."""
@@ -190,7 +242,7 @@ class Session:
         await self._close(hurry=True)
         await self._engine.remove(self._name.container)
         if purge or not self._kept:
-            await self._engine.remove_volume(self._name.volume)
+            await remove_workspace(self._engine, self._name.namespace, self._name.container)
 
     # -- tasks ------------------------------------------------------------------------------------------------
 
@@ -234,177 +286,86 @@ class Session:
         self._tasks[task] = None
         task.add_done_callback(self._forget)
 
+    async def _start(self) -> None:
+        async with self._lock:
+            await self._attachment.make_ready()
+
+    async def _restart(self) -> None:
+        await self._attachment.restart()
+        async with self._lock:
+            await self._attachment.make_ready()
+
     # -- a cell -----------------------------------------------------------------------------------------------
 
     async def _run(self, request: _Request) -> Execution:
         async with self._lock:
-            if request.stop:
-                raise _Stopped
-            await self._make_ready()
-            container = self._live_container()
-            link = container.link
-            await self._take_turn(link, request)
-            if request.stop:
-                link.end_turn()
-                raise _Stopped
-            run = CellRun(container, self._live_kernel(), self._settings, self._wake, lambda: request.stop)
-            notice, self._notice = self._notice, None
+            attachment = self._attachment
+            await attachment.take_turn(lambda: request.stop)
+            link = attachment.link
+            run = CellRun(attachment.container, attachment.kernel, self._settings, self._wake, lambda: request.stop)
             self._running, self._running_since = request, time.monotonic()
             try:
+                notice = await attachment.take_notice()
                 result = await run.run(request.code, request.timeout, request.show, notice)
             finally:
                 self._running = None
                 link.end_turn()
                 if run.container_lost:
-                    await self._forget_container()
+                    await attachment.forget()
             if not result.variables_kept:
-                self._kernel_generation = None  # told: the next kernel comes without a notice
-                if self._container is not None and self._container.link.kernel.state == "dead":
-                    self._spawn(self._container.link.request("restart"))  # ready sooner for the next cell
+                attachment.loss_was_told()
+                if attachment.is_attached and link.kernel.state == "dead":
+                    self._spawn(link.request("restart"))  # ready sooner for the next cell
             return result
 
-    async def _take_turn(self, link: Link, request: _Request) -> None:
-        """Wait until no other program's cell runs in this session, or the request is stopped."""
-        if link.resume_turn():
-            return
-        asking = self._loop.create_task(link.acquire_turn())
-        try:
-            while not asking.done() and not request.stop:
-                self._wake.clear()
-                waking = self._loop.create_task(self._wake.wait())
-                await asyncio.wait((asking, waking), return_when=asyncio.FIRST_COMPLETED)
-                waking.cancel()
-            if not asking.done():
-                raise _Stopped
-            await asking
-        finally:
-            asking.cancel()
-
-    # -- the container and its kernel -------------------------------------------------------------------------
-
-    async def _start(self) -> None:
+    async def _follow(self, on_output: OnOutput | None) -> Execution | None:
         async with self._lock:
-            await self._make_ready()
-
-    async def _restart(self) -> None:
-        if self._container is not None and self._container.link.broken is None:
-            await self._container.link.request("restart")
-            self._kernel_generation = None
-        async with self._lock:
-            await self._make_ready()
-
-    async def _make_ready(self) -> None:
-        """A container, a link that works, and a kernel that answers; whatever of it is missing is made."""
-        for _ in range(START_ATTEMPTS):
-            if self._container is None:
-                await self._open_container()
-            container = self._live_container()
-            link = container.link
-            was_broken = link.broken is not None
-            if was_broken:
-                try:
-                    await container.heal()
-                except ContainerGone:
-                    await self._forget_container()
-                    continue
-            if not await self._wait_for_kernel():
-                continue  # the link broke meanwhile
-            generation = (self._container_serial, link.kernel.generation)
-            if self._kernel is not None and self._connected_to == generation:
-                if was_broken:
-                    await self._kernel.resubscribe(self._settings.limits.start_timeout)
-                return
-            await self._connect(generation)
-            return
-        raise KernelStartFailed(
-            f"The session {self.key!r} did not come up in {START_ATTEMPTS} attempts.",
-            "`docker-interpreter doctor` looks for the reason.",
-        )
-
-    async def _open_container(self) -> None:
-        container = Container(
-            self._engine,
-            self._thread,
-            self._name,
-            self._settings,
-            await self._image(),
-            kept=self._kept,
-            on_change=self._link_changed,
-        )
-        try:
-            await container.open()
-        except BaseException:
-            await container.link.close()
-            raise
-        self._container = container
-        self._container_serial += 1
-
-    async def _forget_container(self) -> None:
-        if self._kernel is not None:
-            await self._kernel.close()
-            self._kernel = None
-        if self._container is not None:
-            await self._container.link.close()
-            self._container = None
-
-    async def _wait_for_kernel(self) -> bool:
-        """Until the supervisor says that its kernel is ready; starts one where there is none. False: the link broke.
-
-        :raises KernelStartFailed: kernels end as they start, or none is ready in time.
-        """
-        link = self._live_container().link
-        deadline = time.monotonic() + self._settings.limits.start_timeout
-        restarted: int | None = None
-        while True:
-            self._wake.clear()
-            state = link.kernel
-            if link.broken is not None:
-                return False
-            if state.state == "ready":
-                return True
-            if state.state == "dead":
-                if restarted is not None and state.generation > restarted:
-                    raise KernelStartFailed(
-                        f"Python ended as it started ({cause(state)}), saying: {state.last_words.strip()[-500:]}",
-                        "`docker-interpreter doctor` looks for the reason.",
-                    )
-                if restarted is None:
-                    restarted = state.generation
-                    await link.request("restart")
+            attachment = self._attachment
+            await attachment.make_ready()
+            status = await attachment.link.request("status")
+            running, last = status.get("running"), status.get("last_cell")
+            cell = running if isinstance(running, dict) else last if isinstance(last, dict) else {}
+            msg_id, seconds = cell.get("msg_id"), cell.get("seconds")
+            if not isinstance(msg_id, str):
+                return None
+            since = as_seconds(seconds)
+            run = CellRun(attachment.container, attachment.kernel, self._settings, self._wake, lambda: False)
             try:
-                await asyncio.wait_for(self._wake.wait(), deadline - time.monotonic())
-            except TimeoutError:
-                raise KernelStartFailed(
-                    f"Python was not ready after {self._settings.limits.start_timeout:g} s.",
-                    "The machine may be overloaded; `limits.start_timeout` gives it longer.",
-                ) from None
+                return await run.follow(msg_id, since, on_output, await attachment.take_notice())
+            finally:
+                if run.container_lost:
+                    await attachment.forget()
 
-    async def _connect(self, generation: tuple[int, int]) -> None:
-        link = self._live_container().link
-        if self._kernel is not None:
-            await self._kernel.close()
-            self._kernel = None
-        kernel = Kernel(link, self._settings.limits, self._wake.set)
-        await kernel.connect(self._settings.limits.start_timeout)
-        self._kernel = kernel
-        self._connected_to = generation
-        if self._kernel_generation is not None:
-            death = link.last_death
-            why = f" ({cause(death)})" if death is not None and self._kernel_generation[0] == generation[0] else ""
-            self._notice = (
-                f"Python was restarted since the last cell{why}: variables are gone, files in the workspace are kept."
-            )
-        self._kernel_generation = generation
+    async def _running_cell(self) -> tuple[str, float] | None:
+        """The id of the cell that runs, and for how many seconds it has."""
+        await self._beside()
+        running = (await self._attachment.link.request("status")).get("running")
+        if not isinstance(running, dict):
+            return None
+        msg_id, seconds = running.get("msg_id"), running.get("seconds")
+        return str(msg_id), as_seconds(seconds)
 
-    def _live_container(self) -> Container:
-        if self._container is None:
-            raise KernelStartFailed(f"The session {self.key!r} has no container.")
-        return self._container
+    async def _beside(self) -> None:
+        """A kernel that can be asked beside the cell that runs in it."""
+        if self._closed or not self._attachment.is_current:
+            await self.start()
 
-    def _live_kernel(self) -> Kernel:
-        if self._kernel is None:
-            raise KernelStartFailed(f"The session {self.key!r} has no kernel.")
-        return self._kernel
+    async def _save_variables(self, reason: str, work: Callable[[], Awaitable[None]] | None) -> SavedVariables:
+        saving = self._settings.saving
+        limits: dict[str, object] = {"seconds": saving.timeout, "max_bytes": saving.max_bytes}
+        async with self._lock:
+            await self._attachment.take_turn()
+            link = self._attachment.link
+            try:
+                reply = await link.request("save", saving.timeout + SAVE_GRACE, reason=reason, **limits)
+                saved = saved_from(reply.get("report"))
+                if work is not None:
+                    await link.request("hold", on=True)
+                    await work()
+                    await link.request("hold", on=False)
+            finally:
+                link.end_turn()
+        return saved
 
     async def _close(self, *, hurry: bool) -> None:
         """Let go. Cells that are being stopped get the time that takes, unless ``hurry``; others are left to run."""
@@ -416,4 +377,4 @@ class Session:
                 task.cancel()
         if self._tasks:
             await asyncio.wait(list(self._tasks))
-        await self._forget_container()
+        await self._attachment.forget()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from session_manager.outputs import Error, OutputLog, Stream
-from session_manager.protocol import Cell, Message, Router, parent_id
+from session_manager.protocol import Cell, Message, Router, as_seconds, parent_id
 
 
 def new_cell(router: Router, msg_id: str = "c1") -> Cell:
@@ -297,3 +297,14 @@ def test_every_field_may_be_missing_or_of_a_wrong_type(script: list[tuple[bool, 
     assert bystander.reply is None
     assert not (bystander.idle or bystander.started or bystander.log.outputs)
     assert router.on_iopub(printed("c1", "after it")) == (cell, Stream("stdout", "after it"))
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        *((0, 0.0), (2, 2.0), (1.5, 1.5), (-1, 0.0), (10**400, 0.0), (1e300, 0.0), ("2", 0.0), (None, 0.0), ([], 0.0)),
+        *((float("nan"), 0.0), (float("inf"), 0.0)),
+    ],
+)
+def test_a_time_that_has_passed(value: object, seconds: float) -> None:
+    assert as_seconds(value) == seconds

@@ -27,8 +27,11 @@ PUBLIC = [
     "NameTaken",
     "NotebookError",
     "Output",
+    "Pool",
     "Result",
     "SandboxError",
+    "SavedVariables",
+    "Saving",
     "Session",
     "SessionClosed",
     "SessionManager",
@@ -37,6 +40,10 @@ PUBLIC = [
     "SettingsError",
     "Status",
     "Stream",
+    "TooManySessions",
+    "Variable",
+    "VolumeInUse",
+    "Workspaces",
     "open_session",
 ]
 
