@@ -20,12 +20,15 @@ from .errors import (
     SandboxError,
     SessionClosed,
     SettingsError,
+    TooManySessions,
+    VolumeInUse,
 )
 from .execution import Execution, Status
 from .manager import SessionManager, SessionStatus
 from .outputs import Display, Error, Output, Result, Stream
 from .session import Session
-from .settings import ContainerOptions, Limits, Settings
+from .settings import ContainerOptions, Limits, Pool, Saving, Settings, Workspaces
+from .variables import SavedVariables, Variable
 
 __all__ = [
     "BlockingSession",
@@ -47,8 +50,11 @@ __all__ = [
     "NameTaken",
     "NotebookError",
     "Output",
+    "Pool",
     "Result",
     "SandboxError",
+    "SavedVariables",
+    "Saving",
     "Session",
     "SessionClosed",
     "SessionManager",
@@ -57,5 +63,9 @@ __all__ = [
     "SettingsError",
     "Status",
     "Stream",
+    "TooManySessions",
+    "Variable",
+    "VolumeInUse",
+    "Workspaces",
     "open_session",
 ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
-from .engine.base import ContainerSpec, Engine
+from .admission import Admission
+from .engine.base import ContainerInfo, ContainerSpec, Engine
 from .errors import (
     ContainerGone,
     EngineError,
@@ -17,65 +17,66 @@ from .errors import (
     LinkBroken,
     LinkError,
     NameTaken,
-    SettingsError,
+    SandboxError,
+    TooManySessions,
 )
 from .link import Link
 from .link_thread import LinkThread
-from .settings import Settings, settings_hash
+from .pool import Pool, settle_claim, tell_claimed
+from .registry import SessionName, mark_used, record_session, remove_workspace, workspace_of
+from .settings import Settings
+from .supervision import supervision
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = "1"
-LABEL_NAMESPACE = "docker-interpreter.namespace"
-LABEL_KEY = "docker-interpreter.key"
-LABEL_SETTINGS = "docker-interpreter.settings"
-LABEL_SCHEMA = "docker-interpreter.schema"
-LABEL_LIFE = "docker-interpreter.life"
-KEPT, THROW_AWAY = "kept", "throw-away"
-LONGEST_KEY = 512
-STARTING_SECONDS = 30.0
-"""How long another program may take between creating a container and starting it."""
-ATTEMPTS = 20
+STARTING_SECONDS = 10.0
+"""How long another program may take between creating a container and starting it; then it was killed in between."""
+ENDING_SECONDS = 5.0
+"""How long a container that is told to end may look as if it ran."""
+PAUSE = 0.05
+"""Seconds between attempts to get a container that another program starts or ends."""
+ADMISSIONS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class SessionName:
-    """What a session is called: by people its key, by the engine a name that is derived from it."""
+class Starter:
+    """What a session needs to get its container: an engine, an image, and what the manager has to say to it."""
 
-    namespace: str
-    key: str
+    def __init__(
+        self,
+        engine: Engine,
+        thread: LinkThread,
+        settings: Settings,
+        image: Callable[[], Awaitable[str]],
+        pool: Pool,
+        admission: Admission,
+    ) -> None:
+        self.engine = engine
+        self.thread = thread
+        self.settings = settings
+        self.pool = pool
+        self.admission = admission
+        self._image = image
 
-    def __post_init__(self) -> None:
-        if not self.key or len(self.key) > LONGEST_KEY or not self.key.isprintable():
-            raise SettingsError(
-                f"{self.key[:40]!r} is no session key.",
-                f"A key has 1 to {LONGEST_KEY} printable characters.",
+    async def open(self, name: SessionName, *, kept: bool, on_change: Callable[[], None]) -> Container:
+        """The session's container, found, claimed from the pool, or made; with a link into it.
+
+        :raises TooManySessions: there is no room for one more.
+        :raises SandboxError: as :meth:`Container.open`.
+        """
+        for _ in range(ADMISSIONS):
+            container = Container(
+                self.engine, self.thread, name, self.settings, await self._image(), kept=kept, on_change=on_change
             )
-
-    @property
-    def container(self) -> str:
-        """Unique to the key, and no more guessable from another key than a hash is."""
-        return f"{self.namespace}-{hashlib.sha256(self.key.encode()).hexdigest()[:32]}"
-
-    @property
-    def volume(self) -> str:
-        """The volume of the session's workspace."""
-        return self.container
-
-    def labels(self, settings: Settings, *, kept: bool) -> dict[str, str]:
-        """What a later program finds the session by."""
-        return {
-            LABEL_NAMESPACE: self.namespace,
-            LABEL_KEY: self.key,
-            LABEL_SETTINGS: settings_hash(settings),
-            LABEL_SCHEMA: SCHEMA,
-            LABEL_LIFE: KEPT if kept else THROW_AWAY,
-        }
-
-
-def key_of(labels: Mapping[str, str]) -> str:
-    """The session key that labels carry."""
-    return labels.get(LABEL_KEY, "?")
+            try:
+                await container.open(self)
+                if not container.created or await self.admission.confirm(name):
+                    return container
+                await container.remove()
+            except BaseException:
+                await container.link.close()
+                raise
+            await container.link.close()
+        raise TooManySessions("Others start as fast as room is made.", "Try again.")
 
 
 class Container:
@@ -96,66 +97,118 @@ class Container:
         on_change: Callable[[], None],
     ) -> None:
         self._engine = engine
+        self._name = name
+        self._settings = settings
+        self._kept = kept
+        self._on_change = on_change
         self._start_timeout = settings.limits.start_timeout
         self.spec = ContainerSpec(
             name=name.container,
             image=image,
             labels=name.labels(settings, kept=kept),
             volume=name.volume,
-            idle_timeout=settings.limits.idle_timeout + settings.limits.idle_margin,
+            supervision=supervision(settings, kept=kept),
             options=settings.container,
         )
         self.link = Link(thread, thread.new_directory(), on_change)
         self.created = False
-        """Whether the last :meth:`open` made a new container, rather than finding one."""
+        """Whether the last :meth:`open` got a new container, rather than finding the session's."""
+        self.found_workspace = False
+        """Whether the new container found the files of an earlier one."""
 
-    async def open(self) -> None:
-        """Attach to the session's container, or create it.
+    async def open(self, starter: Starter | None = None) -> None:
+        """Attach to the session's container, or get one: from the pool, or a new one.
 
         Two programs that do this at once get the same container: one creates it, the other is told that the name is
-        taken, and attaches.
+        taken, and attaches. Without a ``starter`` there is no pool, and no limit of how many there may be.
 
         :raises ImageMissing, EngineUnavailable, EngineError: as the engine says.
+        :raises TooManySessions: there is no room for one more.
         :raises KernelStartFailed: the container ends as soon as it starts.
         """
-        waiting_since = time.monotonic()
+        begin = time.monotonic()
+        limit = max(self._start_timeout, 2 * STARTING_SECONDS)
         created = False
-        for _ in range(ATTEMPTS):
+        seen = ""
+        while time.monotonic() - begin < limit:
             try:
                 await self.attach()
+                if self.link.unclaimed:  # from the pool, and whoever claimed it for this session did not get further
+                    await self._settle_claim()
                 self.created = created
+                self.found_workspace &= created  # else another program made the container, while this one tried to
                 return
-            except ContainerGone as error:
+            except (ContainerGone, LinkBroken) as error:
                 found = await self._engine.inspect(self.spec.name)
-                if found is not None and found.state == "paused":
-                    raise EngineError(
-                        f"The container {self.spec.name} is paused.",
-                        f"`docker unpause {self.spec.name}` wakes it.",
-                    ) from error
-                if found is not None and found.state == "running":
+                seen = f"{found.state if found else 'gone'}: {error}"
+                if created and (found is None or found.state == "ended"):
+                    raise self._ended_at_once(str(error)) from error
+                if await self._wait_for(found, time.monotonic() - begin, error):
                     continue
-                if found is not None and found.state == "starting":
-                    if time.monotonic() - waiting_since < STARTING_SECONDS:
-                        await asyncio.sleep(0.05)
-                        continue
-                    logger.warning("removing %s: it was created and never started", self.spec.name)
-                if created and found is None:
-                    raise self._ended_at_once() from error
-                if found is not None:
-                    await self._engine.remove(self.spec.name)
-            except LinkBroken as error:
-                found = await self._engine.inspect(self.spec.name)
-                if found is None or found.state == "ended":
-                    if created:
-                        raise self._ended_at_once(str(error)) from error
-                    continue
-                raise KernelStartFailed(f"No session answers in the container {self.spec.name}: {error}") from error
             try:
-                await self._engine.create(self.spec)
+                if await self._create(starter):
+                    return
                 created = True
-            except NameTaken:
-                await asyncio.sleep(0.02)  # the other program is starting it
-        raise KernelStartFailed(f"The container {self.spec.name} comes and goes; gave up after {ATTEMPTS} attempts.")
+            except (NameTaken, ContainerGone) as error:
+                seen = str(error)
+                await asyncio.sleep(PAUSE)  # another program is starting it, or took ours for one that nobody starts
+        raise KernelStartFailed(
+            f"The container {self.spec.name} can't be had in {limit:g} s ({seen}).",
+            "Another program may be stopping it again and again; `docker-interpreter doctor` looks for other reasons.",
+        )
+
+    async def _wait_for(self, found: ContainerInfo | None, seconds: float, error: SandboxError) -> bool:
+        """What to do about a container that can't be attached to, after so many seconds: True, try again soon; False,
+        make one, as there is none any more.
+
+        :raises EngineError: it is paused.
+        :raises KernelStartFailed: it runs, and no session answers in it.
+        """
+        if found is None:
+            return False
+        if found.state == "paused":
+            raise EngineError(
+                f"The container {self.spec.name} is paused.", f"`docker unpause {self.spec.name}` wakes it."
+            ) from error
+        # looked at for a while here too: the engine's clock may be another
+        if found.state == "starting" and seconds > 1 and time.time() - found.created > STARTING_SECONDS:
+            logger.warning("removing %s: it was created and never started", self.spec.name)
+        elif found.state != "ended":
+            # it starts just now, or another program has told it to end
+            if isinstance(error, LinkBroken) and found.state == "running" and seconds > ENDING_SECONDS:
+                raise KernelStartFailed(f"No session answers in the container {self.spec.name}: {error}") from error
+            await asyncio.sleep(PAUSE)
+            return True
+        await self._engine.remove(found.id)
+        return False
+
+    async def _create(self, starter: Starter | None) -> bool:
+        """Get a container that is new for the session; whether there is a link into it already."""
+        if starter is not None:
+            await starter.admission.admit(self._name)
+        workspace = await workspace_of(self._engine, self._name)
+        self.found_workspace = workspace is not None
+        if workspace is None and starter is not None:
+            link = await starter.pool.claim(self._name, kept=self._kept)
+            if link is not None:
+                await self.link.close()
+                self.link = link
+                link.hand_over(self._on_change)
+                self.created = True
+                return True
+        self.spec = replace(self.spec, volume=workspace or self._name.volume)
+        await self._engine.create(self.spec)
+        if workspace is not None:
+            # its removal, for having been unused for long, may have begun before the container had it
+            await record_session(self._engine, self._name, kept=self._kept, workspace=workspace)
+            await mark_used(self._engine, self._name)
+        return False
+
+    async def _settle_claim(self) -> None:
+        found = await self._engine.inspect(self.spec.name)
+        if found is not None and found.volumes:
+            await settle_claim(self._engine, self._name, found.volumes[0], kept=self._kept)
+        await tell_claimed(self.link, self._settings, kept=self._kept)
 
     def _ended_at_once(self, words: str = "") -> KernelStartFailed:
         return KernelStartFailed(
@@ -197,6 +250,6 @@ class Container:
         await self._engine.remove(self.spec.name)
 
     async def purge(self) -> None:
-        """Remove the container and the volume."""
+        """Remove the container and the session's files."""
         await self._engine.remove(self.spec.name)
-        await self._engine.remove_volume(self.spec.volume)
+        await remove_workspace(self._engine, self._name.namespace, self._name.container)

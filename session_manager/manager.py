@@ -6,22 +6,35 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from .container import KEPT, LABEL_LIFE, LABEL_NAMESPACE, SessionName, key_of
-from .engine import ContainerInfo, Engine, make_engine
-from .errors import ContainerGone, LinkError, SessionClosed
+from .admission import Admission
+from .container import Starter
+from .engine import Engine, make_engine
+from .errors import ContainerGone, LinkError, SandboxError, SessionClosed, SettingsError
 from .link import Link
 from .link_thread import LinkThread
+from .pool import Pool
+from .reaper import Reaper, number, observe
+from .registry import (
+    COPY,
+    LABEL_LIFE,
+    LABEL_NAMESPACE,
+    SessionName,
+    SessionRecord,
+    read_registry,
+    record_session,
+    remove_workspace,
+    workspace_of,
+)
 from .session import Session
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
-STATUS_TIMEOUT = 5.0
 AT_ONCE = 16
 
 
@@ -30,18 +43,27 @@ class SessionStatus:
     """One session as the engine and its supervisor describe it. What is None could not be learnt."""
 
     key: str
+    """"?" for a moment after the session was given a container from the pool."""
+    owner: str
+    """Whose session it is; "" where nobody said."""
     container: str
+    """The name of its container, which one that has files only would have."""
     state: str
-    """``idle``, ``busy``, or what the engine says of a container that does not run."""
+    """``idle``, ``busy``, what the engine says of a container that does not run, or ``files only`` without one."""
     kept: bool
     """False for throw-away sessions."""
-    age: float
-    """Seconds since its creation."""
+    age: float | None
+    """Seconds since it was given its container; None without one."""
     idle: float | None
     """Seconds since a cell last began or ended."""
+    running: float | None
+    """Seconds for which the cell that runs has run; None where none runs."""
     memory: int | None
     """Bytes in use by its processes, without the page cache."""
     image: str
+    """"" without a container."""
+    unused_since: float | None = None
+    """Unix time, seconds, at which it was first seen without a container."""
 
 
 class SessionManager:
@@ -65,11 +87,22 @@ class SessionManager:
         self.engine: Engine = make_engine(self.settings)
         self._progress = progress or logger.info
         self._thread = LinkThread()
-        self._sessions: dict[str, Session] = {}
+        self._reaper = Reaper(self.engine, self._thread, self.settings)
+        self._pool = Pool(self.engine, self._thread, self.settings, self._resolved_image)
+        self._starter = Starter(
+            self.engine,
+            self._thread,
+            self.settings,
+            self._resolved_image,
+            self._pool,
+            Admission(self.engine, self._thread, self.settings, self._reaper),
+        )
+        self._sessions: dict[SessionName, Session] = {}
         self._image: asyncio.Task[str] | None = None
         self._closed = False
 
     async def __aenter__(self) -> Self:
+        self._reaper.start()
         return self
 
     async def __aexit__(
@@ -77,35 +110,81 @@ class SessionManager:
     ) -> None:
         await self.detach()
 
-    async def session(self, key: str) -> Session:
+    async def session(self, key: str, *, owner: str = "") -> Session:
         """The session of this key, with a kernel that is ready: found running, or created.
 
-        :raises SettingsError: the key is empty, too long, or not printable.
+        Sessions of one ``owner`` are apart from another's of the same key, and counted together
+        (``limits.sessions_per_owner``).
+
+        :raises SettingsError: the key or the owner is empty, too long, or not printable.
+        :raises TooManySessions: as many run as may.
         :raises SandboxError: it can't be started; see :meth:`Session.execute`.
         """
-        return await self._session(SessionName(self.settings.namespace, key), kept=True)
+        return await self._session(self._name(key, owner), kept=True)
 
-    async def throw_away(self) -> Session:
+    async def throw_away(self, *, owner: str = "") -> Session:
         """A new session that nobody else finds by key, removed with its files by :meth:`Session.stop` or on leaving."""
-        key = f"throw-away-{uuid.uuid4()}"
-        return await self._session(SessionName(self.settings.namespace, key), kept=False)
+        return await self._session(self._name(f"throw-away-{uuid.uuid4()}", owner), kept=False)
+
+    async def find(self, key: str, *, owner: str = "") -> Session | None:
+        """The session of this key if it runs, in whatever program made it; None where it does not.
+
+        :raises SandboxError: as :meth:`session`.
+        """
+        name = self._name(key, owner)
+        if name not in self._sessions and await self.engine.inspect(name.container) is None:
+            return None
+        return await self._session(name, kept=True)
+
+    def _name(self, key: str, owner: str) -> SessionName:
+        return SessionName(self.settings.namespace, key, owner)
 
     async def _session(self, name: SessionName, *, kept: bool) -> Session:
         if self._closed:
             raise SessionClosed("This session manager was closed.", "Make a new one.")
-        session = self._sessions.get(name.key)
+        self._reaper.start()
+        session = self._sessions.get(name)
         if session is None:
-            session = self._sessions[name.key] = Session(
-                name,
-                self.engine,
-                self._thread,
-                self.settings,
-                self._resolved_image,
-                kept=kept,
-                on_close=lambda: self._sessions.pop(name.key, None),
+            session = self._sessions[name] = Session(
+                name, self._starter, kept=kept, on_close=lambda: self._sessions.pop(name, None)
             )
         await session.start()
+        self._pool.start()
         return session
+
+    async def fork(self, key: str, new_key: str, *, owner: str = "") -> Session:
+        """A copy of a session, files and variables, so that a second path can be tried without losing the first.
+
+        Cells of the session that is copied wait meanwhile. Variables that can't be saved are named in the notice of the
+        copy's first execution.
+
+        :raises SettingsError: a session of the new key exists already, or has files.
+        :raises SandboxError: as :meth:`session`; or the files could not be copied, and nothing of the copy is left.
+        """
+        name, copy = self._name(key, owner), self._name(new_key, owner)
+        taken = await self.engine.inspect(copy.container) is not None
+        if taken or await workspace_of(self.engine, copy) is not None:
+            raise SettingsError(
+                f"There is a session {new_key!r}, or its files.",
+                "Choose another key, or remove it: `docker-interpreter sessions stop KEY --purge`.",
+            )
+        if await self.engine.inspect(name.container) is None and await workspace_of(self.engine, name) is None:
+            raise SandboxError(f"There is no session {key!r}, and no files of one.")
+        session = await self.session(key, owner=owner)
+
+        async def copy_files() -> None:
+            source = await workspace_of(self.engine, name)
+            labels = {LABEL_NAMESPACE: self.settings.namespace, LABEL_LIFE: COPY}
+            try:
+                target = await record_session(self.engine, copy, kept=True)
+                if source is not None:
+                    await self.engine.copy_volume(source, target, await self._resolved_image(), labels)
+            except BaseException:
+                await asyncio.shield(remove_workspace(self.engine, copy.namespace, copy.container))
+                raise
+
+        await session.save_and_hold("fork", copy_files)
+        return await self.session(new_key, owner=owner)
 
     async def _resolved_image(self) -> str:
         """The image's reference; asked of the engine once, built once, however many sessions wait for it."""
@@ -113,51 +192,58 @@ class SessionManager:
             self._image = asyncio.create_task(self.engine.find_image(self.settings.image, self._progress))
         return await asyncio.shield(self._image)
 
-    async def list(self) -> Sequence[SessionStatus]:
-        """Every session of this namespace on the engine, whoever made it, by key."""
-        found = await self.engine.list({LABEL_NAMESPACE: self.settings.namespace})
+    async def list(self, *, stopped: bool = False) -> Sequence[SessionStatus]:
+        """Every session of this namespace on the engine, whoever made it, by owner and key.
+
+        ``stopped``: those too that have no container any more, and only files.
+        """
+        registry = await read_registry(self.engine, self.settings.namespace)
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def ask(info: ContainerInfo) -> SessionStatus:
+        async def ask(session: SessionRecord) -> SessionStatus:
             async with gate:
-                return await self._status(info)
+                return await self._status(session)
 
-        return sorted(await asyncio.gather(*map(ask, found)), key=lambda status: status.key)
+        found = [one for one in registry.sessions.values() if stopped or one.container is not None]
+        return sorted(await asyncio.gather(*map(ask, found)), key=lambda status: (status.owner, status.key))
 
-    async def _status(self, info: ContainerInfo) -> SessionStatus:
-        fields: dict[str, object] = {}
-        link = Link(self._thread, self._thread.new_directory(), lambda: None)
-        if info.state == "running":
+    async def _status(self, session: SessionRecord) -> SessionStatus:
+        info = session.container
+        fields: Mapping[str, object] = {}
+        if info is not None and info.state == "running":
+            link = Link(self._thread, self._thread.new_directory(), lambda: None)
             try:
-                await link.attach(await self.engine.exec(info.name), STATUS_TIMEOUT)
-                fields = dict(await link.request("status", STATUS_TIMEOUT))
+                fields = await observe(link, self.engine, info.id)
             except (ContainerGone, LinkError) as error:
                 logger.debug("no status of %s: %s", info.name, error)
-        await link.close()
-        idle, memory = fields.get("idle"), fields.get("memory")
-        state = "busy" if fields.get("busy") is True else "idle" if fields else info.state
+            await link.close()
+        memory, running = fields.get("memory"), fields.get("running")
+        state = "files only" if info is None else info.state
         return SessionStatus(
-            key=key_of(info.labels),
-            container=info.name,
-            state=state,
-            kept=info.labels.get(LABEL_LIFE) == KEPT,
-            age=time.time() - info.created,
-            idle=float(idle) if isinstance(idle, int | float) else None,
+            key=session.key,
+            owner=session.owner,
+            container=session.container_name,
+            state="busy" if fields.get("busy") is True else "idle" if fields else state,
+            kept=session.kept,
+            age=None if info is None else time.time() - session.created,
+            idle=number(fields.get("idle")),
+            running=number(running.get("seconds")) if isinstance(running, dict) else None,
             memory=memory if isinstance(memory, int) else None,
-            image=info.image,
+            image="" if info is None else info.image,
+            unused_since=session.unused_since,
         )
 
-    async def stop(self, key: str, *, purge: bool = False) -> bool:
+    async def stop(self, key: str, *, owner: str = "", purge: bool = False) -> bool:
         """End a session, whoever made it; whether there was one. ``purge`` removes its workspace too, for good."""
-        name = SessionName(self.settings.namespace, key)
-        session = self._sessions.pop(key, None)
+        name = self._name(key, owner)
+        session = self._sessions.pop(name, None)
         existed = await self.engine.inspect(name.container) is not None
         if session is not None:
             await session.stop(purge=purge)
             return existed
         await self.engine.remove(name.container)
         if purge:
-            await self.engine.remove_volume(name.volume)
+            await remove_workspace(self.engine, name.namespace, name.container)
         return existed
 
     async def detach(self) -> None:
@@ -173,6 +259,7 @@ class SessionManager:
             return
         self._closed = True
         sessions, self._sessions = list(self._sessions.values()), {}
+        await self._reaper.stop()
         try:
             results = await asyncio.gather(*map(how, sessions), return_exceptions=True)
             errors = [result for result in results if isinstance(result, BaseException)]
@@ -181,6 +268,7 @@ class SessionManager:
             if errors:
                 raise errors[0]
         finally:
+            await self._pool.stop()
             if self._image is not None:
                 self._image.cancel()
             await self.engine.close()

@@ -19,10 +19,11 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from traitlets import Unicode
 
-from .container import Container, SessionName
+from .container import Container
 from .engine import Engine, make_engine
 from .errors import ContainerGone, KernelStartFailed, SandboxError
 from .link_thread import LinkThread
+from .registry import SessionName
 from .settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from typing import Literal, cast
 import pytest
 
 from session_manager import Session, SessionManager, Settings
-from session_manager.container import LABEL_NAMESPACE
 from session_manager.engine import make_engine
+from session_manager.registry import LABEL_NAMESPACE
 
 NAMESPACE = f"test-{os.getpid()}-{secrets.token_hex(3)}"
 

@@ -103,32 +103,30 @@ async def test_a_broken_link_heals_and_the_cell_goes_on(manager: SessionManager)
         )
     )
     await seen.wait()
-    assert session._container is not None
-    session._container.link.drop()
+    session._attachment.container.link.drop()
     run = await task
-    assert run.status == "ok" and run.output_incomplete
-    assert run.text.splitlines()[0] == "0" and "'end'" in run.text
+    assert run.status == "ok" and not run.output_incomplete
+    assert run.text.split() == [*map(str, range(20)), "'end'"], "all of it, in order, and each once"
     after = await session.execute("i")
     assert after.text == "19" and not after.output_incomplete
 
 
 async def test_a_reply_that_went_with_the_link_is_recovered(manager: SessionManager) -> None:
     session = await manager.session("recovering")
-    assert session._container is not None
     await session.execute("x = 1")
-    heal = session._container.heal
+    heal = session._attachment.container.heal
 
     async def slow_heal() -> None:
         await asyncio.sleep(1.5)  # the cell ends meanwhile, and its reply has nowhere to go
         await heal()
 
-    session._container.heal = slow_heal  # type: ignore[method-assign]
+    session._attachment.container.heal = slow_heal  # type: ignore[method-assign]
     task = asyncio.create_task(session.execute("import time; time.sleep(0.5); x = 2; 1 / 0"))
     await asyncio.sleep(0.2)
-    session._container.link.drop()
+    session._attachment.container.link.drop()
     run = await asyncio.wait_for(task, 30)
     assert run.status == "error" and run.error is not None and run.error.name == "ZeroDivisionError"
-    assert run.output_incomplete and run.variables_kept
+    assert run.variables_kept
     assert (await session.execute("x")).text == "2"
 
 
@@ -156,11 +154,11 @@ async def test_stop_keeps_the_workspace_and_purge_does_not(manager: SessionManag
     with pytest.raises(SessionClosed):
         await session.execute("1")
     again = await manager.session("files")
-    assert (await again.execute("open('kept.txt').read()")).text == "'here'"
+    assert (await again.execute("open('kept.txt').read()")).text.endswith("'here'")
     assert await manager.stop("files", purge=True) is True
     assert await manager.stop("files", purge=True) is False
     fresh = await manager.session("files")
-    assert (await fresh.execute("import os; os.listdir()")).text == "[]"
+    assert (await fresh.execute("import os; [name for name in os.listdir() if name[0] != '.']")).text == "[]"
 
 
 async def test_throw_away_sessions_go_with_their_manager_and_named_ones_stay(

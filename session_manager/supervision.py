@@ -1,0 +1,24 @@
+"""What a container's supervisor is told as it starts; the words are those of ``kernel_image/supervisor.py``."""
+
+from __future__ import annotations
+
+from .settings import Settings
+
+
+def supervision(settings: Settings, *, kept: bool) -> dict[str, object]:
+    """The limits of a container's life, and what its kernel keeps."""
+    limits, saving = settings.limits, settings.saving
+    save = {"timeout": saving.timeout, "max_bytes": saving.max_bytes}
+    return {
+        "idle_timeout": limits.idle_timeout + limits.idle_margin,
+        "alone_timeout": None if kept else limits.orphan_grace,
+        "longest_cell": limits.longest_cell,
+        "replay_bytes": limits.replay_bytes,
+        "save": save if saving.enabled and kept else None,
+        "restore": {"timeout": saving.timeout},
+        "reap": {
+            "idle_timeout": limits.idle_timeout,
+            "longest_life": limits.longest_life,
+            "save": saving.enabled,
+        },
+    }
