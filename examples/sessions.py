@@ -1,7 +1,7 @@
 """Two cells in one session: the second sees what the first left behind.
 
 Run it twice: the session is found by its key, so the variables of the first run are still there until the
-session is stopped (`docker-interpreter sessions stop user-1/chat-7`) or has been idle for too long.
+session is stopped (`docker-interpreter sessions stop user-1/chat-7`), also if it was put away meanwhile, being idle.
 """
 
 import asyncio

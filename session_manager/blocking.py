@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,6 +14,7 @@ from .manager import SessionManager
 from .outputs import Output
 from .session import DEFAULT_TIMEOUT, Session
 from .settings import Settings
+from .variables import SavedVariables, Variable
 
 T = TypeVar("T")
 
@@ -24,13 +25,16 @@ class BlockingSession:
     Ctrl-C while :meth:`execute` waits stops the cell in the steps of a timeout, and is raised on.
     """
 
-    def __init__(self, key: str | None, settings: Settings | None, progress: Callable[[str], None] | None) -> None:
+    def __init__(
+        self, key: str | None, settings: Settings | None, progress: Callable[[str], None] | None, owner: str = ""
+    ) -> None:
         self._manager = SessionManager(settings, progress=progress)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="blocking-session", daemon=True)
         self._thread.start()
         try:
-            opening = self._manager.throw_away() if key is None else self._manager.session(key)
+            manager = self._manager
+            opening = manager.throw_away(owner=owner) if key is None else manager.session(key, owner=owner)
             self._session: Session = self._call(opening)
         except BaseException:
             self.close()
@@ -41,6 +45,11 @@ class BlockingSession:
         """The session's key."""
         return self._session.key
 
+    @property
+    def owner(self) -> str:
+        """Whose session it is; "" where nobody said."""
+        return self._session.owner
+
     def execute(
         self,
         code: str,
@@ -50,6 +59,22 @@ class BlockingSession:
     ) -> Execution:
         """As :meth:`Session.execute`. ``on_output`` is called in another thread."""
         return self._call(self._session.execute(code, timeout=timeout, on_output=on_output))
+
+    def follow(self, on_output: Callable[[Output], None] | None = None) -> Execution | None:
+        """As :meth:`Session.follow`. ``on_output`` is called in another thread; Ctrl-C leaves the cell running."""
+        return self._call(self._session.follow(on_output))
+
+    def running(self) -> float | None:
+        """As :meth:`Session.running`."""
+        return self._call(self._session.running())
+
+    def save_variables(self) -> SavedVariables:
+        """As :meth:`Session.save_variables`."""
+        return self._call(self._session.save_variables())
+
+    def variables(self, timeout: float = 5.0) -> Sequence[Variable]:
+        """As :meth:`Session.variables`; call it from another thread to see them while a cell runs."""
+        return self._call(self._session.variables(timeout))
 
     def interrupt(self) -> bool:
         """As :meth:`Session.interrupt`; call it from another thread than the one that waits in :meth:`execute`."""
@@ -92,9 +117,15 @@ class BlockingSession:
 
 
 def open_session(
-    key: str | None = None, settings: Settings | None = None, *, progress: Callable[[str], None] | None = None
+    key: str | None = None,
+    settings: Settings | None = None,
+    *,
+    owner: str = "",
+    progress: Callable[[str], None] | None = None,
 ) -> BlockingSession:
     """The session of a key, found or created, for use without ``await``; without a key, one to throw away.
+
+    ``owner`` is as in :meth:`SessionManager.session`.
 
     ::
 
@@ -103,4 +134,4 @@ def open_session(
 
     :raises SandboxError: it can't be started; see :meth:`Session.execute`.
     """
-    return BlockingSession(key, settings, progress)
+    return BlockingSession(key, settings, progress, owner)

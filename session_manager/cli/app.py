@@ -8,8 +8,23 @@ from typing import Annotated
 
 import typer
 
-from .groups import engine_app, image_app, kernelspec_app, sessions_app
-from .options import Common, Config, Debug, DockerHost, Engine, Image, Json, Timeout, combine, seconds
+from .groups import engine_app, image_app, kernelspec_app
+from .options import (
+    IMAGE_DIR,
+    Common,
+    Config,
+    Debug,
+    DockerHost,
+    Engine,
+    Image,
+    ImageDir,
+    Json,
+    Owner,
+    Timeout,
+    combine,
+    seconds,
+)
+from .session_commands import sessions_app
 
 RUN_CODES = """\
 Exit codes:
@@ -17,10 +32,10 @@ Exit codes:
 1: it raised;
 2: wrong usage;
 124: it ran past its time limit and was interrupted; variables are kept;
-125: the sandbox itself failed;
+125: the sandbox itself failed, or the engine went out of reach while the code ran;
 130: Ctrl-C;
 137: it was killed because interrupts did not stop it, or memory ran out,
-or Python died; variables are lost.
+or Python died, or the container was removed; variables are lost.
 """
 REPLAY_CODES = """\
 Exit codes:
@@ -88,12 +103,10 @@ def run(
             help="Run in the session of this key, which is created if there is none, and goes on living.",
         ),
     ] = None,
+    owner: Owner = None,
     timeout: Timeout = None,
     as_json: Json = False,
-    image_dir: Annotated[
-        Path,
-        typer.Option("--image-dir", metavar="DIR", help="Where images are written; made when there is one."),
-    ] = Path("docker-interpreter-output"),
+    image_dir: ImageDir = IMAGE_DIR,
     engine: Engine = None,
     docker_host: DockerHost = None,
     image: Image = None,
@@ -112,7 +125,11 @@ def run(
     common = combine(context, engine, docker_host, config, debug, image)
     source = read_code(code, file)
     run_to_exit(
-        lambda: asyncio.run(run_code(common.settings(), source, session, seconds(timeout), image_dir, as_json=as_json)),
+        lambda: asyncio.run(
+            run_code(
+                common.settings(), source, session, seconds(timeout), image_dir, owner=owner or "", as_json=as_json
+            )
+        ),
         debug=common.debug,
         failed=SANDBOX_FAILED,
     )
@@ -177,7 +194,7 @@ def doctor(
 ) -> None:
     """Check that everything a session needs works here, and say what to do where it does not.
 
-    Runs in a throw-away session, which is removed. The exit code is 1 where something failed.
+    Runs in two sessions of its own, which are removed. The exit code is 1 where something failed.
     """
     from .doctor import diagnose
     from .exits import run_to_exit

@@ -10,7 +10,7 @@ from ..execution import Execution
 from ..manager import SessionManager
 from ..outputs import Output
 from ..session import Session
-from ..settings import Settings
+from ..settings import Pool, Settings
 from .progress import Progress
 
 
@@ -21,6 +21,11 @@ async def open_manager(settings: Settings) -> AsyncIterator[tuple[SessionManager
         # inside: the manager's end waits for a thread that builds an image, and progress tells it to give up
         with progress:
             yield manager, progress
+
+
+def without_pool(settings: Settings) -> Settings:
+    """The settings, for a program that ends sooner than a pool is filled."""
+    return settings.model_copy(update={"pool": Pool(size=0, preload=settings.pool.preload)})
 
 
 async def run_cell(

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from ..container import LABEL_KEY, LABEL_NAMESPACE
-from ..errors import SandboxError
+from ..errors import SandboxError, SessionClosed
 from ..execution import Execution
 from ..manager import SessionManager
 from ..outputs import strip_escapes
+from ..registry import read_registry
 from ..session import Session
-from ..settings import Settings
-from .cells import open_manager
+from ..settings import Saving, Settings
+from .cells import open_manager, without_pool
 from .exits import FAILED
 from .progress import Progress
 
 CELL_SECONDS = 30.0
 ENDLESS_SECONDS = 1.0
+IDLE_SECONDS = 1.0
+REAPED_SECONDS = 20.0
+COUNT = """
+import time
+for number in range(20):
+    print(number, flush=True)
+    time.sleep(0.05)
+"""
 RESTARTED = "'kept' in globals()"
 WRITE_AND_READ = """
 import os
@@ -36,6 +47,9 @@ REMEDIES = {
     "execute": "Build the image anew: `docker-interpreter image build --rebuild`.",
     "interrupt": f"Cells that run too long are killed instead, and lose their variables. {REPORT}",
     "restart": REPORT,
+    "reattach": f"What a cell prints while its program is away may be lost. {REPORT}",
+    "reaping": "Idle sessions may stay, or lose their variables: `docker-interpreter sessions stop` ends them, "
+    f"`docker-interpreter sessions save` saves variables. {REPORT}",
     "write a file": "The engine's disk may be full: `docker system df`. User 1000 needs to write to volumes.",
     "clean up": "Remove what is left: `docker ps --all` and `docker volume ls` show it.",
 }
@@ -59,11 +73,12 @@ class Check:
 
 @dataclass(slots=True)
 class Doctor:
-    """Does the checks, in one throw-away session."""
+    """Does the checks, in one throw-away session, and one that is put away."""
 
     manager: SessionManager
     progress: Progress
     session: Session | None = None
+    reaped_key: str = field(default_factory=lambda: f"doctor-{uuid.uuid4()}")
     checks: list[Check] = field(default_factory=list)
 
     async def examine(self, report: Callable[[Check], None]) -> None:
@@ -75,6 +90,8 @@ class Doctor:
             ("execute", "start", self._execute),
             ("interrupt", "execute", self._interrupt),
             ("restart", "execute", self._restart),
+            ("reattach", "execute", self._reattach),
+            ("reaping", "execute", self._reaping),
             ("write a file", "execute", self._write_a_file),
             ("clean up", "start", self._clean_up),
         ]
@@ -130,14 +147,62 @@ class Doctor:
     async def _write_a_file(self) -> str:
         return f"in {expect(await self._cell(WRITE_AND_READ), '36 ').split(maxsplit=1)[1]}"
 
+    async def _reattach(self) -> str:
+        """Another manager runs a cell in the session and lets go of it; this one takes the cell over."""
+        assert self.session is not None  # noqa: S101 - as above
+        begun = asyncio.Event()
+        async with SessionManager(without_pool(self.manager.settings)) as other:
+            session = await other.session(self.session.key)
+            cell = asyncio.ensure_future(session.execute(COUNT, timeout=CELL_SECONDS, on_output=lambda _: begun.set()))
+            beginning = asyncio.ensure_future(begun.wait())
+            await asyncio.wait((cell, beginning), return_when=asyncio.FIRST_COMPLETED)
+            beginning.cancel()
+        with contextlib.suppress(SessionClosed):
+            await cell
+            raise SandboxError("The cell had ended before its program could let go of it.")
+        try:
+            run = await asyncio.wait_for(self.session.follow(), CELL_SECONDS)
+        except TimeoutError:
+            raise SandboxError(f"The cell had not ended after {CELL_SECONDS:g} s.") from None
+        if run is None:
+            raise SandboxError("The cell that another program left running was not found.")
+        expect(run, "".join(f"{number}\n" for number in range(20)).strip())
+        return "a cell went on while its program was away, nothing it printed was lost"
+
+    async def _reaping(self) -> str:
+        """A session that is soon idle is put away; the next of its key has its variables."""
+        settings = self.manager.settings
+        start = next(check.seconds for check in self.checks if check.name == "start")
+        # idle counts from a container's start: where that takes long, a session must outlast it
+        limits = settings.limits.model_copy(update={"idle_timeout": max(IDLE_SECONDS, 2 * start)})
+        saving = Saving(timeout=settings.saving.timeout)
+        short = without_pool(settings).model_copy(update={"limits": limits, "saving": saving})
+        try:
+            async with SessionManager(short) as other:
+                session = await other.session(self.reaped_key)
+                expect(await session.execute("saved = 6 * 7\nprint(saved)", timeout=CELL_SECONDS), "42")
+                deadline = time.monotonic() + limits.idle_timeout + REAPED_SECONDS
+                while await self.manager.engine.inspect(session.container_name) is not None:
+                    if time.monotonic() > deadline:
+                        raise SandboxError("A session that is idle was not put away.")
+                    await asyncio.sleep(0.1)
+            session = await self.manager.session(self.reaped_key)
+            run = await session.execute("print(globals().get('saved'))", timeout=CELL_SECONDS)
+            notice = run.notice or ""
+            if "Variables are back" not in notice or not run.text.rstrip().endswith("42"):
+                raise SandboxError(f"The variables of a session that was put away did not come back. {notice}".strip())
+        finally:
+            await self.manager.stop(self.reaped_key, purge=True)
+        return "an idle session was put away, its variables came back"
+
     async def _clean_up(self) -> str:
         assert self.session is not None  # noqa: S101 - as above
         await self.session.stop(purge=True)
-        engine = self.manager.engine
-        labels = {LABEL_NAMESPACE: self.manager.settings.namespace, LABEL_KEY: self.session.key}
-        if await engine.list(labels) or await engine.list_volumes(labels):
-            raise SandboxError(f"{self.session.container_name} is still there after it was removed.")
-        return "the session and its files are gone"
+        registry = await read_registry(self.manager.engine, self.manager.settings.namespace)
+        left = [one for one in registry.sessions.values() if one.key in (self.session.key, self.reaped_key)]
+        if left:
+            raise SandboxError(f"{left[0].container_name} is still there after it was removed.")
+        return "the sessions and their files are gone"
 
 
 def expect(run: Execution, beginning: str) -> str:
@@ -165,7 +230,7 @@ async def diagnose(settings: Settings, *, as_json: bool) -> int:
         if check.remedy:
             print(f"{'':<8} {check.remedy}", flush=True)
 
-    async with open_manager(settings) as (manager, progress):
+    async with open_manager(without_pool(settings)) as (manager, progress):
         doctor = Doctor(manager, progress)
         await doctor.examine(report)
     failed = any(check.status != "ok" for check in doctor.checks)

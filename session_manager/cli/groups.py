@@ -1,16 +1,14 @@
-"""The commands that come in groups: sessions, image, engine, kernelspec."""
+"""The commands that come in groups: image, engine, kernelspec."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Annotated
 
 import typer
 
-from .options import Common, Config, Debug, DockerHost, Engine, Image, Json, combine
+from .options import Config, Debug, DockerHost, Engine, Image, Json, combine
 
-sessions_app = typer.Typer(help="Show the sessions that run, or end them.", invoke_without_command=True)
 image_app = typer.Typer(help="Build the images that sessions run on, or show them.", no_args_is_help=True)
 engine_app = typer.Typer(
     help="Start a container engine on a Debian or Ubuntu machine that has none, or stop it again.",
@@ -21,81 +19,7 @@ kernelspec_app = typer.Typer(
     no_args_is_help=True,
 )
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 KernelName = Annotated[str, typer.Option("--name", metavar="NAME", help="The kernel's name in Jupyter.")]
-
-
-def show_sessions(common: Common, as_json: bool) -> None:
-    """``sessions`` and ``sessions list`` are the same."""
-    from .exits import run_to_exit
-    from .sessions import list_sessions
-
-    run_to_exit(lambda: asyncio.run(list_sessions(common.settings(), as_json=as_json)), debug=common.debug)
-
-
-@sessions_app.callback()
-def sessions(
-    context: typer.Context,
-    as_json: Json = False,
-    engine: Engine = None,
-    docker_host: DockerHost = None,
-    config: Config = None,
-    debug: Debug = False,
-) -> None:
-    """Show the sessions that run (that is what it does alone, too), or end them."""
-    context.obj = combine(context, engine, docker_host, config, debug)
-    if context.invoked_subcommand is None:
-        show_sessions(context.obj, as_json)
-
-
-@sessions_app.command("list")
-def list_(
-    context: typer.Context,
-    as_json: Json = False,
-    engine: Engine = None,
-    docker_host: DockerHost = None,
-    config: Config = None,
-    debug: Debug = False,
-) -> None:
-    """Show the sessions that run: key, status, age, idle time, memory in use, image."""
-    show_sessions(combine(context, engine, docker_host, config, debug), as_json)
-
-
-@sessions_app.command()
-def stop(
-    context: typer.Context,
-    keys: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY...", show_default=False, help="The sessions to end.")
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", help="End all of them.")] = False,
-    purge: Annotated[bool, typer.Option("--purge", help="Remove their files too, for good.")] = False,
-    yes: Yes = False,
-    engine: Engine = None,
-    docker_host: DockerHost = None,
-    config: Config = None,
-    debug: Debug = False,
-) -> None:
-    """End sessions. Their files stay for the next session of the same key, unless --purge is given."""
-    from .exits import run_to_exit
-    from .sessions import stop_all, stop_sessions
-
-    common = combine(context, engine, docker_host, config, debug)
-    if every == bool(keys):
-        raise typer.BadParameter("Name the sessions to end, or give --all.")
-    if purge and not yes:
-        if not sys.stdin.isatty():
-            raise typer.BadParameter("--purge removes files for good: give --yes too.")
-        whose = "every session, also of those that ended" if every else ", ".join(map(repr, keys or ()))
-        if not typer.confirm(f"Remove the files of {whose}, for good?", err=True):
-            raise typer.Exit(1)
-    run_to_exit(
-        lambda: asyncio.run(
-            stop_all(common.settings(), purge=purge)
-            if every
-            else stop_sessions(common.settings(), keys or (), purge=purge)
-        ),
-        debug=common.debug,
-    )
 
 
 @image_app.command("build")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
-from ..container import SessionName
 from ..errors import SandboxError
+from ..registry import SessionName
 
 PROVISIONER = "docker-interpreter"
 

@@ -70,6 +70,20 @@ Debug = Annotated[
     typer.Option("--debug", help="Show log messages, and the traceback where something fails.", rich_help_panel=PANEL),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Owner = Annotated[
+    str | None,
+    typer.Option(
+        "--owner",
+        metavar="OWNER",
+        show_default=False,
+        help="Whose sessions: one owner's are apart from another's of the same keys, and from those that have none.",
+    ),
+]
+ImageDir = Annotated[
+    Path,
+    typer.Option("--image-dir", metavar="DIR", help="Where images are written; made when there is one."),
+]
+IMAGE_DIR = Path("docker-interpreter-output")
 Timeout = Annotated[
     float | None,
     typer.Option(

@@ -12,7 +12,7 @@ from ..execution import Execution, Status
 from ..outputs import Display, Error, Result, strip_escapes, to_nbformat
 from ..settings import Settings
 from .cells import open_manager, run_cell
-from .exits import CTRL_C
+from .exits import CTRL_C, SANDBOX_FAILED
 from .live import LiveOutput
 from .pictures import PictureFiles, images_in
 
@@ -23,6 +23,8 @@ EXIT_CODES: dict[Status, int] = {
     "killed": 137,
     "out_of_memory": 137,
     "died": 137,
+    "container_removed": 137,
+    "engine_unreachable": SANDBOX_FAILED,
 }
 NOT_IN_JSON = ("image/", "audio/", "video/", "application/pdf")
 """Beginnings of the mime types whose content is base64 or as long."""
@@ -51,7 +53,14 @@ def read_code(code: str | None, file: str | None) -> str:
 
 
 async def run_code(
-    settings: Settings, code: str, key: str | None, seconds: float | None, image_folder: Path, as_json: bool
+    settings: Settings,
+    code: str,
+    key: str | None,
+    seconds: float | None,
+    image_folder: Path,
+    *,
+    owner: str,
+    as_json: bool,
 ) -> int:
     """Run the code and show what it puts out; the command's exit code.
 
@@ -60,21 +69,28 @@ async def run_code(
     pictures = PictureFiles(image_folder)
     live = LiveOutput(sys.stdout, sys.stderr, pictures)
     async with open_manager(settings) as (manager, progress):
-        session = await (manager.throw_away() if key is None else manager.session(key))
+        session = await (manager.throw_away(owner=owner) if key is None else manager.session(key, owner=owner))
         progress.stop()
         execution, stopped = await run_cell(session, code, seconds, None if as_json else live)
-        if as_json:
-            print(json.dumps(describe(execution, key, pictures)), flush=True)
-        else:
-            say_how_it_ended(execution, live)
+        show_result(execution, key, live, pictures, as_json=as_json)
     return CTRL_C if stopped else EXIT_CODES[execution.status]
+
+
+def show_result(
+    execution: Execution, key: str | None, live: LiveOutput, pictures: PictureFiles, *, as_json: bool
+) -> None:
+    """What there is to say once a cell has ended, whose output was shown live; or all of it, as JSON."""
+    if as_json:
+        print(json.dumps(describe(execution, key, pictures)), flush=True)
+    else:
+        say_how_it_ended(execution, live)
 
 
 def say_how_it_ended(execution: Execution, live: LiveOutput) -> None:
     """What the outputs themselves don't say, on standard error."""
     if execution.error is not None and not live.showed_error:
         live(execution.error)
-    for sentence in (execution.notice, execution.message):
+    for sentence in (execution.notice, execution.message, execution.warning):
         if sentence:
             live.say(sentence)
     if execution.output_incomplete:
@@ -107,4 +123,5 @@ def describe(execution: Execution, key: str | None, pictures: PictureFiles) -> d
         "output_incomplete": execution.output_incomplete,
         "message": execution.message,
         "notice": execution.notice,
+        "warning": execution.warning,
     }

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import secrets
 import struct
 import subprocess
 import sys
@@ -106,6 +107,15 @@ def cli_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
 def cli(cli_environment: dict[str, str], tmp_path: Path) -> CommandLine:
     """The command line on plain processes, which start soonest."""
     return CommandLine(tmp_path, {**cli_environment, "DOCKER_INTERPRETER_ENGINE": "process"})
+
+
+@pytest.fixture
+def alone(cli: CommandLine, tmp_path: Path) -> Iterator[CommandLine]:
+    """The command line on plain processes, in a namespace of the test's own."""
+    namespace = f"{CLI_NAMESPACE}-{secrets.token_hex(3)}"
+    yield CommandLine(tmp_path, {**cli.environment, "DOCKER_INTERPRETER_NAMESPACE": namespace})
+    state_dir = Path(cli.environment["DOCKER_INTERPRETER_STATE_DIR"])
+    asyncio.run(purge(Settings(engine="process", namespace=namespace, state_dir=state_dir)))
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_doctor(docker_cli: CommandLine) -> None:
     run = docker_cli("doctor", "--json")
     assert run.returncode == 0, run.stdout
     checks = json.loads(run.stdout)["checks"]
-    assert [check["status"] for check in checks] == ["ok"] * 8
+    assert [check["status"] for check in checks] == ["ok"] * 10
     assert docker_cli("sessions").stdout == "No sessions.\n"
 
 

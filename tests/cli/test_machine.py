@@ -11,7 +11,18 @@ import pytest
 
 from .conftest import COMMAND, CommandLine
 
-CHECKS = ["engine", "image", "start", "execute", "interrupt", "restart", "write a file", "clean up"]
+CHECKS = [
+    "engine",
+    "image",
+    "start",
+    "execute",
+    "interrupt",
+    "restart",
+    "reattach",
+    "reaping",
+    "write a file",
+    "clean up",
+]
 NOWHERE = ["--engine", "docker", "--docker-host", "unix:///nowhere/docker.sock"]
 
 
@@ -25,7 +36,7 @@ def test_doctor_where_all_is_well(cli: CommandLine) -> None:
 def test_doctor_leaves_nothing(cli: CommandLine) -> None:
     alone = {"DOCKER_INTERPRETER_NAMESPACE": "doctor-alone"}
     assert cli("doctor", "--json", **alone).returncode == 0
-    assert cli("sessions", **alone).stdout == "No sessions.\n"
+    assert cli("sessions", "--all", **alone).stdout == "No sessions.\n"
 
 
 def test_doctor_where_no_engine_answers(cli: CommandLine) -> None:
@@ -33,7 +44,7 @@ def test_doctor_where_no_engine_answers(cli: CommandLine) -> None:
     assert run.returncode == 1
     assert run.stdout.startswith("FAILED")
     assert "docker-interpreter engine start" in run.stdout
-    assert [line.split("  ")[0] for line in run.stdout.splitlines()[2:]] == ["not run"] * 7
+    assert [line.split("  ")[0] for line in run.stdout.splitlines()[2:]] == ["not run"] * 9
     found = json.loads(cli("doctor", "--json", *NOWHERE).stdout)
     assert found["ok"] is False
     assert [check["name"] for check in found["checks"]] == CHECKS
@@ -105,7 +116,18 @@ def test_kernelspec_goes_to_one_place(cli: CommandLine) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["", "run", "replay", "sessions", "sessions stop", "image build", "engine start", "kernelspec", "doctor"],
+    [
+        "",
+        "run",
+        "replay",
+        "sessions",
+        "sessions stop",
+        "sessions follow",
+        "image build",
+        "engine start",
+        "kernelspec",
+        "doctor",
+    ],
 )
 def test_help(cli: CommandLine, command: str) -> None:
     run = cli(*command.split(), "--help")

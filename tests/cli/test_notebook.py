@@ -158,6 +158,7 @@ def execution(status: Status, message: str | None, *messages: tuple[str, dict[st
         output_incomplete=False,
         message=message,
         notice=None,
+        warning=None,
         cell=cell,
         text_chars=1000,
     )

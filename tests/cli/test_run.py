@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from session_manager import Status
+from session_manager.cli.run import EXIT_CODES
 
 from .conftest import CommandLine
 
@@ -176,3 +180,28 @@ def test_timeout_of_zero_is_no_limit(cli: CommandLine) -> None:
     assert limited.returncode == 124
     free = cli("run", "--timeout", "0", "-c", slow, DOCKER_INTERPRETER_LIMITS__TIMEOUT="0.3")
     assert (free.returncode, free.stdout) == (0, "done\n")
+
+
+def test_every_status_has_an_exit_code() -> None:
+    assert set(EXIT_CODES) == set(get_args(Status))
+    assert EXIT_CODES["engine_unreachable"] == 125
+
+
+def test_a_container_that_is_removed_while_the_cell_runs(cli: CommandLine) -> None:
+    with cli.start("run", "--session", "removed", "-c", "print(1, flush=True)\nimport time; time.sleep(60)") as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "1\n"
+        assert cli("sessions", "stop", "removed").returncode == 0
+        _, said = run.communicate(timeout=60)
+    assert run.returncode == 137
+    assert "The session's container was stopped or removed while the cell ran." in said
+
+
+def test_a_workspace_that_holds_too_much(cli: CommandLine) -> None:
+    code = "open('large', 'wb').write(b'x' * 3_000_000); 'done'"
+    small = {"DOCKER_INTERPRETER_LIMITS__WORKSPACE_BYTES": "1m"}
+    run = cli("run", "-c", code, **small)
+    assert (run.returncode, run.stdout) == (0, "'done'\n")
+    assert "The workspace holds 2.86 MiB, more than its limit of 1 MiB" in run.stderr
+    assert "more than its limit" in json.loads(cli("run", "--json", "-c", code, **small).stdout)["warning"]
+    assert json.loads(cli("run", "--json", "-c", code).stdout)["warning"] is None
