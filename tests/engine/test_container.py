@@ -31,8 +31,7 @@ async def test_the_container_is_hardened_as_the_engine_sees_it(session: Session,
 
 
 async def test_the_key_is_in_no_environment_label_or_inspect_output(session: Session, client: docker.APIClient) -> None:
-    assert session._container is not None
-    key = str(session._container.link.connection_info()["key"])
+    key = str(session._attachment.container.link.connection_info()["key"])
     assert len(key) == 64
     assert key not in str(client.inspect_container(session.container_name))
     run = await session.execute("import os; print(sorted(os.environ))")

@@ -15,7 +15,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from session_manager import SessionManager
+from session_manager import Execution, Session, SessionManager
 from session_manager.images import ImageKind, ensure_image
 from tests.conftest import MakeManager
 
@@ -98,26 +98,42 @@ def private_engine() -> Iterator[PrivateEngine]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-async def test_sessions_survive_a_restart_of_the_engine_with_their_files(
+@pytest.mark.timeout(400)
+async def test_twenty_sessions_survive_a_restart_of_the_engine_with_their_files(
     private_engine: PrivateEngine, make_manager: MakeManager
 ) -> None:
-    manager: SessionManager = await make_manager(docker_host=private_engine.url)
-    session, idle = await manager.session("busy"), await manager.session("idle")
-    await session.execute("open('kept.txt', 'w').write('here'); x = 1")
-    await idle.execute("y = 1")
-    begun = asyncio.Event()
-    task = asyncio.create_task(
-        session.execute("print(1, flush=True)\nimport time; time.sleep(120)", on_output=lambda _: begun.set())
-    )
-    await begun.wait()
+    manager: SessionManager = await make_manager(docker_host=private_engine.url, container={"mem_limit": "256m"})
+    gate = asyncio.Semaphore(6)
+
+    async def start(key: str) -> Session:
+        async with gate:
+            session = await manager.session(key)
+            await session.execute(f"open('kept.txt', 'w').write({key!r}); x = 1")
+            return session
+
+    idle = await asyncio.gather(*(start(f"idle/{i}") for i in range(15)))
+    busy = await asyncio.gather(*(start(f"busy/{i}") for i in range(5)))
+    begun = [asyncio.Event() for _ in busy]
+    tasks = [
+        asyncio.create_task(
+            session.execute("print(1, flush=True)\nimport time; time.sleep(200)", on_output=lambda _, e=event: e.set())
+        )
+        for session, event in zip(busy, begun, strict=True)
+    ]
+    await asyncio.gather(*(event.wait() for event in begun))
     await asyncio.to_thread(private_engine.stop)
     (await asyncio.to_thread(private_engine.start)).close()
-    run = await asyncio.wait_for(task, 100)
-    assert run.status == "died" and run.message is not None and "files in the workspace are kept" in run.message
-    after = await session.execute("print(open('kept.txt').read(), 'x' in globals())")
-    assert after.status == "ok" and after.text.endswith("here False")
-    told = await idle.execute("'y' in globals()")
-    assert told.notice is not None and told.text.endswith("False")
-    for key in ("busy", "idle"):
-        await manager.stop(key, purge=True)
+    for run in await asyncio.wait_for(asyncio.gather(*tasks), 200):
+        assert run.status == "container_removed" and run.message is not None
+        assert "files in the workspace are kept" in run.message
+
+    async def look(session: Session) -> Execution:
+        async with gate:
+            return await session.execute("print(open('kept.txt').read(), 'x' in globals())")
+
+    for session, after in zip(busy, await asyncio.gather(*map(look, busy)), strict=True):
+        assert after.status == "ok" and after.text.endswith(f"{session.key} False")
+    for session, told in zip(idle, await asyncio.gather(*map(look, idle)), strict=True):
+        assert told.notice is not None and told.text.endswith(f"{session.key} False")
+    await asyncio.gather(*(manager.stop(session.key, purge=True) for session in [*idle, *busy]))
     gc.collect()  # so that no other test gets the warnings

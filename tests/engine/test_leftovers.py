@@ -10,7 +10,7 @@ from pathlib import Path
 
 import docker
 
-from session_manager.container import LABEL_NAMESPACE
+from session_manager.registry import LABEL_NAMESPACE
 from tests.conftest import MakeManager
 
 

@@ -21,6 +21,7 @@ from session_manager import (
     Output,
     Session,
     SessionManager,
+    reaper,
 )
 from tests.conftest import MakeManager
 
@@ -95,7 +96,7 @@ async def test_a_container_removed_by_hand_in_mid_cell(session: Session, client:
     await begun.wait()
     await asyncio.to_thread(client.remove_container, session.container_name, force=True)
     run = await asyncio.wait_for(task, 60)
-    assert run.status == "died" and run.variables_kept is False
+    assert run.status == "container_removed" and run.variables_kept is False
     assert run.message is not None and "container was stopped or removed" in run.message
     after = await session.execute("1 + 1")
     assert after.text == "2" and after.notice is None
@@ -138,6 +139,22 @@ async def test_a_supervisor_that_is_gone_costs_the_container(session: Session, c
     run = await asyncio.wait_for(task, 90)
     assert run.status == "killed"
     assert (await session.execute("open('kept.txt').read()")).text == "'here'"
+
+
+async def test_a_session_whose_supervisor_is_stopped_is_reaped_with_its_files_kept(
+    make_manager: MakeManager, client: docker.APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaper, "STATUS_TIMEOUT", 0.5)
+    manager = await make_manager(limits={"idle_timeout": 2})
+    session = await manager.session("stopped")
+    await session.execute("open('kept.txt', 'w').write('here')")
+    os.kill(client.inspect_container(session.container_name)["State"]["Pid"], signal.SIGSTOP)
+    async with asyncio.timeout(60):
+        while await manager.engine.inspect(session.container_name) is not None:
+            await manager._reaper.sweep()
+            await asyncio.sleep(0.2)
+    run = await session.execute("open('kept.txt').read()")
+    assert run.text.endswith("'here'") and run.notice is not None
 
 
 async def test_20_sessions_at_once(manager: SessionManager) -> None:
