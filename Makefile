@@ -12,7 +12,7 @@ RESULT := build/demo/analysis.ipynb
 
 help:
 	@echo 'make demo           replay a data analysis in a container of its own, and say where the results are'
-	@echo 'make test           every check and every test (needs about a minute once the images are built)'
+	@echo 'make test           every check and every test (about half an hour once the images are built)'
 	@echo 'make lint           the checks alone: ruff and mypy'
 	@echo 'make venv           the virtual environment, in $(VENV)'
 	@echo 'make engine         a container engine that answers; on Debian and Ubuntu, as root, it is installed and started'
