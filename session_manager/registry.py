@@ -245,13 +245,19 @@ async def record_session(engine: Engine, name: SessionName, *, kept: bool, works
     return workspace_in(await engine.create_volume(name.volume, labels))
 
 
-async def mark_unused(engine: Engine, namespace: str, container: str) -> VolumeInfo:
+async def mark_unused(engine: Engine, namespace: str, container: str) -> VolumeInfo | None:
     """Note that the session whose container is called so has none; the marker, which may be an older one.
+
+    None where the session was removed meanwhile, and there is nothing left to mark.
 
     :raises EngineError: the engine can't be asked.
     """
     labels = {LABEL_NAMESPACE: namespace, LABEL_SCHEMA: SCHEMA, LABEL_LIFE: UNUSED, LABEL_WORKSPACE: container}
-    return await engine.create_volume(marker_of(namespace, container), labels)
+    marker = await engine.create_volume(marker_of(namespace, container), labels)
+    if await engine.inspect_volume(container) is not None:
+        return marker  # who removes the record from now on removes the marker after it
+    await engine.remove_volume(marker.name)
+    return None
 
 
 async def mark_used(engine: Engine, name: SessionName) -> None:
@@ -268,7 +274,8 @@ async def mark_used(engine: Engine, name: SessionName) -> None:
 async def remove_workspace(engine: Engine, namespace: str, container: str) -> bool:
     """Remove the files of the session whose container is called so, and with them its record; whether there was one.
 
-    The record goes last, so that what a program leaves that ends half-way is found by it, and removed another time.
+    The record goes after the files, so that what a program leaves that ends half-way is found by it, and removed
+    another time; the marker goes last, so that :func:`mark_unused` can tell whether it came too late.
 
     :raises VolumeInUse: a container has the files; they are still there.
     """
@@ -276,10 +283,11 @@ async def remove_workspace(engine: Engine, namespace: str, container: str) -> bo
     workspace = container if record is None else workspace_in(record)
     if workspace != container:
         await engine.remove_volume(workspace)
+    if record is not None:
+        await engine.remove_volume(container)
     await engine.remove_volume(marker_of(namespace, container))
     if record is None:
         return False
-    await engine.remove_volume(container)
     if workspace != container:
         # A session that started meanwhile has the files' volume, made anew, and the engine did not know that it needs
         # its record.

@@ -78,6 +78,8 @@ class Workspaces:
                 if session.container is None:
                     if session.marker is None:
                         marker = await mark_unused(self._engine, self._namespace, session.container_name)
+                        if marker is None:
+                            continue
                         session = replace(session, marker=marker)
                         done.marked.append(session)
                     unused.append(session)

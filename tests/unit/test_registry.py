@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Coroutine
 
 import pytest
 from hypothesis import example, given
@@ -17,6 +19,7 @@ from session_manager.registry import (
     LABEL_NAMESPACE,
     POOL,
     THROW_AWAY,
+    UNUSED,
     SessionName,
     mark_unused,
     mark_used,
@@ -158,7 +161,7 @@ async def test_markers_belong_to_sessions_or_to_nobody(engine: FakeEngine) -> No
     await record_session(engine, NAME, kept=True)
     await mark_unused(engine, NAMESPACE, NAME.container)
     other = SessionName(NAMESPACE, "other")
-    await mark_unused(engine, NAMESPACE, other.container)
+    engine.add_volume(other.marker, {LABEL_NAMESPACE: NAMESPACE, LABEL_LIFE: UNUSED})
     registry = await read_registry(engine, NAMESPACE)
     [session] = registry.sessions.values()
     assert session.unused_since == engine.now and session.key == "chat"
@@ -223,9 +226,25 @@ async def test_removal_that_dies_half_way_can_be_finished(engine: FakeEngine, cl
         engine.before = lambda method, name: None
         registry = await read_registry(engine, NAMESPACE)
         session = registry.find(NAME)
-        assert session is not None and session.key == "chat" and not registry.pool_volumes, "all is found by the record"
+        found = (session is not None and session.key == "chat") or [one.name for one in registry.lone_markers]
+        assert found and not registry.pool_volumes, "all is found by the record, or is the marker alone"
         await remove_workspace(engine, NAMESPACE, NAME.container)
         assert engine.volumes == {}
+
+
+@pytest.mark.parametrize("ahead", range(-6, 7))
+async def test_a_session_that_is_removed_while_it_is_marked_leaves_no_marker(engine: FakeEngine, ahead: int) -> None:
+    async def later(turns: int, work: Coroutine[object, object, object]) -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await work
+
+    await record_session(engine, NAME, kept=True)
+    await asyncio.gather(
+        later(max(0, ahead), mark_unused(engine, NAMESPACE, NAME.container)),
+        later(max(0, -ahead), remove_workspace(engine, NAMESPACE, NAME.container)),
+    )
+    assert engine.volumes == {}
 
 
 @pytest.mark.parametrize("claimed", [False, True])

@@ -14,8 +14,8 @@ from session_manager.registry import (
     LABEL_LIFE,
     LABEL_NAMESPACE,
     POOL,
+    UNUSED,
     SessionName,
-    mark_unused,
     mark_used,
     read_registry,
     record_session,
@@ -213,7 +213,7 @@ async def test_copies_that_nobody_waits_for_go(engine: FakeEngine) -> None:
 
 
 async def test_markers_of_nothing_go(engine: FakeEngine) -> None:
-    await mark_unused(engine, NAMESPACE, named("gone").container)
+    engine.add_volume(named("gone").marker, {LABEL_NAMESPACE: NAMESPACE, LABEL_LIFE: UNUSED})
     await look(engine)
     assert engine.volumes == {}
 
@@ -273,7 +273,7 @@ async def test_what_the_engine_refuses_does_not_stop_the_rest(
     engine.now += 31 * DAY
 
     def refuse(method: str, name: str) -> None:
-        if method == "remove_volume" and name == first.marker:
+        if method == "remove_volume" and name == first.volume:
             raise EngineError("No.")
 
     engine.before = refuse
