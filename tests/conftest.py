@@ -61,7 +61,7 @@ def make_settings(engine_name: str, state_dir: Path) -> MakeSettings:
     ENGINES_USED.add(cast(Literal["docker", "process"], engine_name))
 
     def make(**changes: object) -> Settings:
-        limits = {"timeout": 60, "interrupt_grace": 1.0, "idle_timeout": 900}
+        limits = {"timeout": 60, "interrupt_grace": 2.0, "idle_timeout": 900}
         limits |= changes.pop("limits", {})  # type: ignore[call-overload]
         return Settings(
             **{

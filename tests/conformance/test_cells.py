@@ -84,11 +84,11 @@ async def test_input_fails_at_once(session: Session) -> None:
 
 async def test_a_timeout_interrupts_and_keeps_variables(session: Session) -> None:
     await session.execute("x = 1; import time")
-    run = await session.execute("print('begun', flush=True)\ntime.sleep(60)", timeout=1)
+    run = await session.execute("print('begun', flush=True)\ntime.sleep(60)", timeout=3)
     assert run.status == "interrupted" and run.variables_kept is True
-    assert run.message is not None and "time limit of 1 s" in run.message
+    assert run.message is not None and "time limit of 3 s" in run.message
     assert run.text.startswith("begun") and "KeyboardInterrupt" in run.text
-    assert 1 <= run.duration < 10
+    assert 3 <= run.duration < 20
     assert (await session.execute("x")).text == "1"
 
 

@@ -79,7 +79,7 @@ async def test_a_new_cell_waits_for_the_one_that_was_left_and_its_time_does_not_
 ) -> None:
     await killed_after_a_line(LEAVE, make_settings())
     session = await manager.session("left")
-    run = await session.execute("x", timeout=1)
+    run = await session.execute("x", timeout=3)
     assert (run.status, run.text) == ("ok", "'set'")
 
 
@@ -127,7 +127,7 @@ async def test_variables_and_completions_while_a_cell_runs(manager: SessionManag
     await session.execute("numbers = list(range(1000))\ntext = 'a' * 100_000\nclass Thing: pass\nthing = Thing()")
     begun = asyncio.Event()
     task = asyncio.create_task(
-        session.execute("print(1, flush=True)\nimport time; time.sleep(3); 'done'", on_output=lambda _: begun.set())
+        session.execute("print(1, flush=True)\nimport time; time.sleep(8); 'done'", on_output=lambda _: begun.set())
     )
     await begun.wait()
     found = {one.name: one for one in await session.variables()}

@@ -97,13 +97,13 @@ async def test_a_busy_session_is_not_put_away(make_manager: MakeManager) -> None
 async def test_a_cell_that_begins_before_the_axe_falls_saves_its_session(
     make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manager = await make_manager(limits=SHORT)
+    manager = await make_manager(limits={"idle_timeout": 4.0})
     session = await manager.session("close")
     await manager._reaper.stop()
     await session.execute("x = 1")
     reaper = Reaper(manager.engine, manager._thread, manager.settings)
     link = Link(manager._thread, manager._thread.new_directory(), lambda: None)
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(4.1)
     info = await manager.engine.inspect(session.container_name)
     assert info is not None
     status = await observe(link, manager.engine, info.id)

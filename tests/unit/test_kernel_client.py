@@ -200,7 +200,7 @@ async def test_a_flood_loses_nothing_and_leaves_the_event_loop_its_turns(bench: 
     assert output.text == "".join(f"{number}\n" for number in range(5000))
     assert len(bench.shown) == 5000
     assert len(gaps) > 20
-    assert max(gaps) < 0.5
+    assert max(gaps) < sum(gaps) / 2, "not all of it in one go"
 
 
 # -- connecting, and other requests ---
