@@ -33,6 +33,7 @@ from pydantic import (
     model_validator,
 )
 
+from .bound_folders import BoundFolder, bound_folders
 from .settings_sources import Sources, explain, parse_yaml
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,10 @@ logger = logging.getLogger(__name__)
 _SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)\s*([bkmgt])?(?:i?b)?", re.ASCII | re.IGNORECASE)
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 # Directories of the container, not of this machine.
-_SYSTEM_DIRECTORIES = ("/dev", "/etc", "/home", "/proc", "/run", "/sys", "/tmp", "/usr", "/var")  # noqa: S108
+_SYSTEM_DIRECTORIES = frozenset(
+    ("/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/root", "/run", "/sbin", "/sys")
+    + ("/tmp", "/usr", "/var")  # noqa: S108
+)
 _NAMESPACE = "up to 41 lower-case letters, digits, dots, dashes and underscores, a letter or digit first"
 
 
@@ -148,6 +152,10 @@ class Limits(_Section):
     """Characters of that a language model reads."""
     message_bytes: Annotated[int, *_size("1m", "1g")] = parse_size("128m")
     """The largest single message that is accepted from a kernel."""
+    file_bytes: Annotated[int, *_size("1m")] = parse_size("8g")
+    """The largest single file that is put into a session or got out of one."""
+    files: Annotated[int, Field(ge=1, le=10_000_000)] = 20_000
+    """The most files that one listing names, and that a session may hold for another to be put into it."""
 
 
 class Saving(_Section):
@@ -267,6 +275,18 @@ class ContainerOptions(_Section):
     hostname: Annotated[str, _text(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", "a host name")] = "sandbox"
     runtime: Annotated[str, _text(r"[A-Za-z0-9][\w.-]{0,63}", "the name of a runtime")] | None = None
     """An OCI runtime that the engine knows by this name, such as ``runsc`` (gVisor); None for its default."""
+    volumes: Annotated[tuple[str, ...], BeforeValidator(bound_folders)] = ()
+    """Folders of the engine's host that every session sees, such as ``"/srv/data:/mnt/data:ro"``; none by default."""
+
+    @model_validator(mode="after")
+    def _check_volumes(self) -> Self:
+        for folder in map(BoundFolder.parse, self.volumes):
+            _mount_point(folder.target)
+            if f"{self.working_dir}/".startswith(f"{folder.target}/"):
+                raise ValueError(f"volumes: {folder.target} would hide the session's own files in {self.working_dir}")
+            if folder.mode == "rw":
+                logger.warning("volumes: code in sessions can change what is in %s on the host.", folder.source)
+        return self
 
     @model_validator(mode="after")
     def _warn_of_network(self) -> Self:

@@ -35,8 +35,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
         "tmpfs",
         "storage_opt",
     ),
-    "nothing of the host is shared with a session, and its files have a volume of their own": (
-        "volumes",
+    "a session's files have a volume of their own, and `volumes` binds folders of the host": (
         "volumes_from",
         "volume_driver",
         "mounts",

@@ -7,6 +7,7 @@ from typing import Any
 
 import docker
 
+from ..bound_folders import BoundFolder
 from ..settings import ContainerOptions
 from .base import RUNTIME_DIRECTORY
 
@@ -24,6 +25,14 @@ def environment(options: ContainerOptions) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         **options.environment,
     }
+
+
+def bind_mounts(options: ContainerOptions) -> list[docker.types.Mount]:
+    """The host's folders that the admin binds. One that is missing there is an error: it is not made."""
+    return [
+        docker.types.Mount(folder.target, folder.source, type="bind", read_only=folder.mode == "ro")
+        for folder in map(BoundFolder.parse, options.volumes)
+    ]
 
 
 def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def test_the_defaults_are_safe_and_complete() -> None:
             "environment": {},
             "hostname": "sandbox",
             "runtime": None,
+            "volumes": (),
         },
         "limits": {
             "timeout": 120.0,
@@ -75,6 +76,8 @@ def test_the_defaults_are_safe_and_complete() -> None:
             "output_bytes": 16 * MIB,
             "text_chars": 20_000,
             "message_bytes": 128 * MIB,
+            "file_bytes": 8192 * MIB,
+            "files": 20_000,
         },
         "saving": {"enabled": True, "timeout": 30.0, "max_bytes": 512 * MIB},
         "workspaces": {"keep_unused": 2_592_000.0, "total_bytes": None},
@@ -217,7 +220,7 @@ def test_values_out_of_bounds_are_refused(name: str, value: object) -> None:
     "option",
     [
         "image", "command", "entrypoint", "name", "detach", "stdin_open", "tty", "auto_remove",
-        "remove", "labels", "user", "volumes", "volumes_from", "mounts", "privileged", "cap_add",
+        "remove", "labels", "user", "volumes_from", "mounts", "privileged", "cap_add",
         "cap_drop", "devices", "pid_mode", "ipc_mode", "network_mode", "network", "userns_mode",
         "uts_mode", "security_opt", "cgroup_parent", "group_add", "read_only", "tmpfs", "ports",
         "init", "ulimits", "sysctls", "extra_hosts", "log_config",
