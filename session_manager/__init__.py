@@ -8,6 +8,10 @@ from .errors import (
     ContainerGone,
     EngineError,
     EngineUnavailable,
+    FileError,
+    FileMissing,
+    FileRefused,
+    FileTooLarge,
     FrameError,
     HostError,
     ImageBuildFailed,
@@ -29,6 +33,7 @@ from .outputs import Display, Error, Output, Result, Stream
 from .session import Session
 from .settings import ContainerOptions, Limits, Pool, Saving, Settings, Workspaces
 from .variables import SavedVariables, Variable
+from .workspace import FileEntry, WorkspaceFiles
 
 __all__ = [
     "BlockingSession",
@@ -39,6 +44,11 @@ __all__ = [
     "EngineUnavailable",
     "Error",
     "Execution",
+    "FileEntry",
+    "FileError",
+    "FileMissing",
+    "FileRefused",
+    "FileTooLarge",
     "FrameError",
     "HostError",
     "ImageBuildFailed",
@@ -66,6 +76,7 @@ __all__ = [
     "TooManySessions",
     "Variable",
     "VolumeInUse",
+    "WorkspaceFiles",
     "Workspaces",
     "open_session",
 ]

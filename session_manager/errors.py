@@ -18,6 +18,10 @@
     ├── KernelStartFailed        a container runs, but no kernel answers in it
     ├── TooManySessions          as many run as the settings allow, and none can make room
     ├── SessionClosed            the session or its manager was closed by this program
+    ├── FileError                a file could not be brought into a session or out of it
+    │   ├── FileMissing          there is none of this name
+    │   ├── FileRefused          it is no ordinary file, or leads out of the workspace, or can't be written
+    │   └── FileTooLarge         it is larger than the settings allow, or there are too many
     └── NotebookError            a notebook or script can't be read
 
 What a cell does (raise, run too long, exhaust its memory, kill its kernel) is no exception: it is the
@@ -100,6 +104,22 @@ class TooManySessions(SandboxError):
 
 class SessionClosed(SandboxError):
     """The session, or its manager, was closed by this program."""
+
+
+class FileError(SandboxError):
+    """A file could not be brought into a session, or out of it."""
+
+
+class FileMissing(FileError):
+    """There is no file of this name in the session."""
+
+
+class FileRefused(FileError):
+    """It is no ordinary file, leads out of the workspace, or can't be written."""
+
+
+class FileTooLarge(FileError):
+    """It is larger than the settings allow, or there are too many."""
 
 
 class NotebookError(SandboxError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -14,7 +16,8 @@ from typing import Self
 from .admission import Admission
 from .container import Starter
 from .engine import Engine, make_engine
-from .errors import ContainerGone, LinkError, SandboxError, SessionClosed, SettingsError
+from .engine.base import ExecStream
+from .errors import ContainerGone, FileMissing, LinkError, SandboxError, SessionClosed, SettingsError
 from .link import Link
 from .link_thread import LinkThread
 from .pool import Pool
@@ -25,6 +28,7 @@ from .registry import (
     LABEL_NAMESPACE,
     SessionName,
     SessionRecord,
+    mark_used,
     read_registry,
     record_session,
     remove_workspace,
@@ -32,6 +36,7 @@ from .registry import (
 )
 from .session import Session
 from .settings import Settings
+from .workspace import WorkspaceFiles
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +140,31 @@ class SessionManager:
         if name not in self._sessions and await self.engine.inspect(name.container) is None:
             return None
         return await self._session(name, kept=True)
+
+    @asynccontextmanager
+    async def files(self, key: str, *, owner: str = "") -> AsyncIterator[WorkspaceFiles]:
+        """The files of the session of this key, whether or not it runs; no kernel is started for them.
+
+        :raises SandboxError: there is no such session, and no files of one.
+        """
+        name = self._name(key, owner)
+        if await self.engine.inspect(name.container) is None and await workspace_of(self.engine, name) is None:
+            raise SandboxError(f"There is no session {key!r}, and no files of one.")
+
+        async def open_door(*, write: bool) -> ExecStream:
+            with contextlib.suppress(ContainerGone):
+                return await self.engine.open_files(name.container)
+            workspace = await workspace_of(self.engine, name)
+            if workspace is None:
+                raise FileMissing(f"The files of the session {key!r} were removed.")
+            labels = {LABEL_NAMESPACE: self.settings.namespace, LABEL_LIFE: COPY}
+            if write:  # which is use
+                await mark_used(self.engine, name)
+            return await self.engine.open_volume_files(
+                workspace, await self._resolved_image(), labels, read_only=not write
+            )
+
+        yield WorkspaceFiles(open_door, self.settings.limits, self.settings.container)
 
     def _name(self, key: str, owner: str) -> SessionName:
         return SessionName(self.settings.namespace, key, owner)

@@ -13,13 +13,15 @@ from typing import Any, Final, TypeVar
 from .attachment import Attachment
 from .cell_run import CellRun
 from .container import Starter
-from .errors import SessionClosed
+from .engine.base import ExecStream
+from .errors import ContainerGone, SessionClosed
 from .execution import Execution
 from .kernel import Completions, OnOutput
 from .outputs import Output
 from .protocol import as_seconds
 from .registry import SessionName, remove_workspace
 from .variables import SavedVariables, Variable, saved_from, variables_from
+from .workspace import WorkspaceFiles
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,11 @@ class Session:
     def running_for(self) -> float | None:
         """Seconds that this program's current cell has run; None where none runs."""
         return time.monotonic() - self._running_since if self._running is not None else None
+
+    @property
+    def files(self) -> WorkspaceFiles:
+        """The files in its workspace, in and out; also while a cell runs. Starts it where it does not run."""
+        return WorkspaceFiles(self._open_files, self._settings.limits, self._settings.container)
 
     # -- what callers do --------------------------------------------------------------------------------------
 
@@ -349,6 +356,15 @@ class Session:
         """A kernel that can be asked beside the cell that runs in it."""
         if self._closed or not self._attachment.is_current:
             await self.start()
+
+    async def _open_files(self, *, write: bool) -> ExecStream:
+        """A file door in the session's container, for reading or writing."""
+        await self._beside()
+        try:
+            return await self._engine.open_files(self._name.container)
+        except ContainerGone:  # it was put away, or removed, a moment ago
+            await self.start()
+            return await self._engine.open_files(self._name.container)
 
     async def _save_variables(self, reason: str, work: Callable[[], Awaitable[None]] | None) -> SavedVariables:
         saving = self._settings.saving

@@ -135,6 +135,24 @@ class Engine(Protocol):
         :raises ContainerGone: no such container, or it does not run.
         """
 
+    async def open_files(self, container: str) -> ExecStream:
+        """Run the file door (``kernel_image/file_door.py``) in a container, called by its name or its id.
+
+        :raises ContainerGone: no such container, or it does not run.
+        """
+
+    async def open_volume_files(
+        self, volume: str, image: str, labels: Mapping[str, str], *, read_only: bool
+    ) -> ExecStream:
+        """Run the file door on a volume that exists. Closing the stream ends it.
+
+        Where that takes a container, it is made from ``image`` and carries ``labels``, by which one can be found that
+        was left behind.
+
+        :raises ImageMissing: the engine does not have the image.
+        :raises EngineError: there is no such volume.
+        """
+
     async def inspect(self, container: str) -> ContainerInfo | None:
         """What is known of one container; None where there is none."""
 

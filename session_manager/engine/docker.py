@@ -24,13 +24,14 @@ from . import docker_volumes
 from .base import RUNTIME_DIRECTORY, ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
 from .docker_host import connect, resolve_docker_host, unavailable
 from .docker_stream import DockerExecStream
-from .hardening import USER, environment, hardened
+from .hardening import USER, bind_mounts, environment, hardened
 
 T = TypeVar("T")
 
 PYTHON = "/opt/venv/bin/python"
 SUPERVISOR = "/opt/kernel_image/supervisor.py"
 RELAY = "/opt/kernel_image/relay.py"
+FILE_DOOR = "/opt/kernel_image/file_door.py"
 THREADS = 16
 REQUEST_TIMEOUT = 60
 SIZES_TIMEOUT = 900
@@ -108,7 +109,7 @@ class DockerEngine:
                 labels=dict(spec.labels),
                 stdin_open=False,
                 network_disabled=options.network_disabled,
-                host_config=api.create_host_config(**hardened(options, [workspace])),
+                host_config=api.create_host_config(**hardened(options, [workspace, *bind_mounts(options)])),
             )
         except ImageNotFound as error:
             raise image_missing(spec.image) from error
@@ -128,13 +129,38 @@ class DockerEngine:
 
     async def exec(self, container: str, *, observe: bool = False) -> ExecStream:
         """See :meth:`Engine.exec`."""
-        return await closed_if_cancelled(self._call(lambda api: self._exec(api, container, observe)))
+        command = [RELAY, RUNTIME_DIRECTORY, *(["observe"] if observe else [])]
+        return await closed_if_cancelled(self._call(lambda api: self._exec(api, container, command)))
 
-    def _exec(self, api: docker.APIClient, container: str, observe: bool) -> ExecStream:
+    async def open_files(self, container: str) -> ExecStream:
+        """See :meth:`Engine.open_files`."""
+        return await closed_if_cancelled(self._call(lambda api: self._open_files(api, container)))
+
+    def _open_files(self, api: docker.APIClient, container: str) -> ExecStream:
+        try:
+            workspace = api.inspect_container(container)["Args"][-2]  # as create() gave it to the supervisor
+        except NotFound as error:
+            raise ContainerGone(f"The container {container} does not run.") from error
+        return self._exec(api, container, [FILE_DOOR, workspace])
+
+    async def open_volume_files(
+        self, volume: str, image: str, labels: Mapping[str, str], *, read_only: bool
+    ) -> ExecStream:
+        """See :meth:`Engine.open_volume_files`. The container is removed as its program ends."""
+
+        def start(api: docker.APIClient) -> ExecStream:
+            try:
+                return docker_volumes.open_files(api, volume, image, labels, [PYTHON, "-IS", FILE_DOOR], read_only)
+            except ImageNotFound as error:
+                raise image_missing(image) from error
+
+        return await closed_if_cancelled(self._call(start))
+
+    def _exec(self, api: docker.APIClient, container: str, command: Sequence[str]) -> ExecStream:
         try:
             execution = api.exec_create(
                 container,
-                [PYTHON, "-IS", RELAY, RUNTIME_DIRECTORY, *(["observe"] if observe else [])],
+                [PYTHON, "-IS", *command],
                 stdin=True,
                 stdout=True,
                 stderr=True,

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import time
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import docker
-from docker.errors import APIError, NotFound
+import requests
+from docker.errors import APIError, DockerException, NotFound
 
 from ..errors import EngineError, VolumeInUse
 from ..settings import ContainerOptions
 from .base import VolumeInfo
+from .docker_stream import DockerExecStream
 from .hardening import USER, hardened
 
 SOURCE = "/source"
 TARGET = ContainerOptions().working_dir
 """Images have this directory, the sandbox's user's own: an empty volume takes its owner over when it is mounted."""
 LAST_LINES = 20
+VISIT_ENDS = 5.0
+"""Seconds in which a container goes whose program has ended."""
+
+logger = logging.getLogger(__name__)
 
 
 def create_volume(api: docker.APIClient, name: str, labels: Mapping[str, str]) -> VolumeInfo:
@@ -95,6 +104,71 @@ def start_copy(
         host_config=api.create_host_config(**configuration),
     )
     api.start(container["Id"])
+
+
+class VisitStream(DockerExecStream):
+    """The stream of a container that serves a volume's files. Once it is closed, nothing has the volume any more."""
+
+    def __init__(self, raw: Any, api: docker.APIClient, container: str) -> None:
+        super().__init__(raw)
+        self._api = api
+        self._container = container
+
+    def close(self) -> None:
+        """See :meth:`ExecStream.close`. Waits for the container's end, for a few seconds."""
+        super().close()
+        deadline = time.monotonic() + VISIT_ENDS
+        try:
+            while time.monotonic() < deadline:
+                self._api.inspect_container(self._container)
+                time.sleep(0.02)
+        except (DockerException, requests.exceptions.RequestException, OSError) as error:
+            if not isinstance(error, NotFound):
+                logger.debug("the end of %s was not seen: %s", self._container, error)
+
+
+def open_files(
+    api: docker.APIClient,
+    volume: str,
+    image: str,
+    labels: Mapping[str, str],
+    command: Sequence[str],
+    read_only: bool,
+) -> VisitStream:
+    """Start a container whose program serves a volume's files, and ends with its input; the stream of that.
+
+    :raises ImageNotFound: the daemon does not have the image.
+    :raises EngineError: the volume is missing, which mounting it would make.
+    """
+    if inspect_volume(api, volume) is None:
+        raise EngineError(f"There is no volume {volume}.")
+    mount = docker.types.Mount(TARGET, volume, type="volume", read_only=read_only, no_copy=True)
+    container = api.create_container(
+        image,
+        name=f"{volume}-files-{uuid.uuid4().hex[:12]}",
+        entrypoint=list(command),
+        command=[TARGET, *(["read-only"] if read_only else [])],
+        user=USER,
+        working_dir="/",
+        labels=dict(labels),
+        # the daemon closes the program's input when whoever is attached goes, however that ends
+        stdin_open=True,
+        network_disabled=True,
+        host_config=api.create_host_config(**hardened(ContainerOptions(), [mount])),
+    )
+    stream = None
+    try:
+        attached = api.attach_socket(container["Id"], {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+        stream = VisitStream(attached, api, container["Id"])
+        api.start(container["Id"])
+    except BaseException:
+        # a container that never ran is not removed by the engine itself
+        with contextlib.suppress(APIError):
+            api.remove_container(container["Id"], force=True)
+        if stream is not None:
+            stream.close()
+        raise
+    return stream
 
 
 def copy_ended(api: docker.APIClient, name: str) -> bool:

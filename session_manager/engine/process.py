@@ -31,6 +31,8 @@ KERNEL_IMAGE = Path(__file__).parents[2] / "kernel_image"
 STARTING_SECONDS = 20.0
 """How old a directory without a process may be before it counts as left behind."""
 STOP_SECONDS = 8.0
+DOOR_GRACE = 5.0
+"""Seconds in which a file door removes what it has not put into its place yet."""
 IMAGE = "process"
 
 
@@ -50,14 +52,16 @@ class _Record:
 
 
 class ProcessExecStream:
-    """A relay whose standard input and output are one end of a local socket pair."""
+    """A program of the image whose standard input and output are one end of a local socket pair."""
 
-    def __init__(self, runtime: str, *, observe: bool = False) -> None:
+    def __init__(self, program: str, *arguments: str, grace: float = 0.0) -> None:
+        """``grace``: seconds that it gets to end by itself once its input has ended."""
+        self._grace = grace
         self._socket, theirs = socket.socketpair()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the stream
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - this package's own relay
-                [sys.executable, "-IS", str(KERNEL_IMAGE / "relay.py"), runtime, *(["observe"] if observe else [])],
+            self._process = subprocess.Popen(  # noqa: S603 - this package's own programs
+                [sys.executable, "-IS", str(KERNEL_IMAGE / program), *arguments],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=self._stderr,
@@ -78,16 +82,18 @@ class ProcessExecStream:
         return self._socket.sendmsg(pieces)
 
     def last_words(self) -> str:
-        """The end of the relay's standard error."""
+        """The end of its standard error."""
         if self._stderr.closed:
             return ""
         self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - 4096))
         return self._stderr.read().decode(errors="replace")
 
     def close(self) -> None:
-        """See :meth:`ExecStream.close`. The relay sees its input end; one that does not go is killed."""
+        """See :meth:`ExecStream.close`. The program sees its input end; one that does not go is killed."""
         self._socket.close()
         self._stderr.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(self._grace)
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -122,6 +128,11 @@ class ProcessEngine:
             raise EngineUnavailable(
                 "The process engine needs ipykernel in this environment.",
                 "Install it: `pip install 'docker-interpreter[process]'`.",
+            )
+        if spec.options.volumes:
+            raise EngineError(
+                "The process engine can't bind folders, and the option `volumes` asks for it.",
+                "Leave it away: without isolation the code reaches all of this machine's folders as it is.",
             )
         directory = self._root / "containers" / spec.name
         self._load(spec.name)  # sweeps one that ended
@@ -217,13 +228,44 @@ class ProcessEngine:
         """See :meth:`Engine.exec`."""
 
         def start() -> ExecStream:
-            name = self._name_of(container)
-            deadline = time.monotonic() + STARTING_SECONDS
-            while (record := self._load(name)) is None:
-                if not (self._root / "containers" / name).exists() or time.monotonic() > deadline:
-                    raise ContainerGone(f"The session process {container} does not run.")
-                time.sleep(0.01)  # another program is between claiming the name and starting the process
-            return ProcessExecStream(record.runtime, observe=observe)
+            runtime = self._running(container).runtime
+            return ProcessExecStream("relay.py", runtime, *(["observe"] if observe else []))
+
+        return await closed_if_cancelled(asyncio.to_thread(start))
+
+    def _running(self, container: str) -> _Record:
+        """The record of one that runs, or starts just now.
+
+        :raises ContainerGone: it does not.
+        """
+        name = self._name_of(container)
+        deadline = time.monotonic() + STARTING_SECONDS
+        while (record := self._load(name)) is None:
+            if not (self._root / "containers" / name).exists() or time.monotonic() > deadline:
+                raise ContainerGone(f"The session process {container} does not run.")
+            time.sleep(0.01)  # another program is between claiming the name and starting the process
+        return record
+
+    async def open_files(self, container: str) -> ExecStream:
+        """See :meth:`Engine.open_files`."""
+
+        def start() -> ExecStream:
+            return ProcessExecStream(
+                "file_door.py", str(self._volumes.files(self._running(container).volume)), grace=DOOR_GRACE
+            )
+
+        return await closed_if_cancelled(asyncio.to_thread(start))
+
+    async def open_volume_files(
+        self, volume: str, image: str, labels: Mapping[str, str], *, read_only: bool
+    ) -> ExecStream:
+        """See :meth:`Engine.open_volume_files`. It takes a program, but no container."""
+
+        def start() -> ExecStream:
+            if self._volumes.inspect(volume) is None:
+                raise EngineError(f"There is no volume {volume}.")
+            files = str(self._volumes.files(volume))
+            return ProcessExecStream("file_door.py", files, *(["read-only"] if read_only else []), grace=DOOR_GRACE)
 
         return await closed_if_cancelled(asyncio.to_thread(start))
 

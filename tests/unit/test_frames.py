@@ -165,9 +165,9 @@ def test_a_length_over_the_bound_is_refused_before_the_payload_comes(length: int
 # -- who may import what ---
 
 
-@pytest.mark.parametrize("name", ["supervisor", *BESIDE, "relay"])
+@pytest.mark.parametrize("name", ["supervisor", *BESIDE, "relay", "file_door"])
 def test_what_runs_beside_the_kernel_needs_the_standard_library_alone(name: str) -> None:
-    beside = set() if name == "relay" else set(BESIDE)
+    beside = set() if name in ("relay", "file_door") else set(BESIDE)
     assert top_level(KERNEL_IMAGE / f"{name}.py") <= sys.stdlib_module_names | beside
 
 
