@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .file_commands import EPILOG, files
 from .groups import engine_app, image_app, kernelspec_app
 from .options import (
     IMAGE_DIR,
@@ -32,7 +33,8 @@ Exit codes:
 1: it raised;
 2: wrong usage;
 124: it ran past its time limit and was interrupted; variables are kept;
-125: the sandbox itself failed, or the engine went out of reach while the code ran;
+125: the sandbox itself failed, or the engine went out of reach while the code ran,
+or what --file or --get names could not be had;
 130: Ctrl-C;
 137: it was killed because interrupts did not stop it, or memory ran out,
 or Python died, or the container was removed; variables are lost.
@@ -105,6 +107,25 @@ def run(
     ] = None,
     owner: Owner = None,
     timeout: Timeout = None,
+    file_to_put: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--file",
+            metavar="PATH",
+            show_default=False,
+            help="A file or folder to put beside the code first; can be given several times.",
+        ),
+    ] = None,
+    get: Annotated[
+        tuple[str, Path] | None,
+        typer.Option(
+            "--get",
+            metavar="PATTERN DIR",
+            show_default=False,
+            help="Files to take home into a folder afterwards, also where the code failed, such as 'out/*.png' "
+            "plots; those of the same names there are replaced.",
+        ),
+    ] = None,
     as_json: Json = False,
     image_dir: ImageDir = IMAGE_DIR,
     engine: Engine = None,
@@ -127,7 +148,15 @@ def run(
     run_to_exit(
         lambda: asyncio.run(
             run_code(
-                common.settings(), source, session, seconds(timeout), image_dir, owner=owner or "", as_json=as_json
+                common.settings(),
+                source,
+                session,
+                seconds(timeout),
+                image_dir,
+                owner=owner or "",
+                as_json=as_json,
+                put=file_to_put or (),
+                get=get,
             )
         ),
         debug=common.debug,
@@ -180,6 +209,9 @@ def replay(
         debug=common.debug,
         failed=SANDBOX_FAILED,
     )
+
+
+app.command("files", epilog=EPILOG, rich_help_panel="Sessions")(files)
 
 
 @app.command(rich_help_panel="This machine")

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
+from ..errors import SandboxError
 from ..execution import Execution, Status
 from ..outputs import Display, Error, Result, strip_escapes, to_nbformat
+from ..session import Session
 from ..settings import Settings
 from .cells import open_manager, run_cell
-from .exits import CTRL_C, SANDBOX_FAILED
+from .exits import CTRL_C, SANDBOX_FAILED, complain
 from .live import LiveOutput
 from .pictures import PictureFiles, images_in
+from .transfers import find_files, get_files, lines, local_files, put_files
 
 EXIT_CODES: dict[Status, int] = {
     "ok": 0,
@@ -61,19 +65,40 @@ async def run_code(
     *,
     owner: str,
     as_json: bool,
+    put: Sequence[Path] = (),
+    get: tuple[str, Path] | None = None,
 ) -> int:
     """Run the code and show what it puts out; the command's exit code.
 
-    :raises SandboxError: as :meth:`SessionManager.session` and :meth:`Session.execute`.
+    ``put``: files of this machine that are put beside it first. ``get``: a pattern, and the folder that the files it
+    means are taken to afterwards, also where the code failed.
+
+    :raises SandboxError: as :meth:`SessionManager.session` and :meth:`Session.execute`; a file can't be put.
     """
+    local = local_files(put)
     pictures = PictureFiles(image_folder)
     live = LiveOutput(sys.stdout, sys.stderr, pictures)
     async with open_manager(settings) as (manager, progress):
         session = await (manager.throw_away(owner=owner) if key is None else manager.session(key, owner=owner))
         progress.stop()
+        if local:
+            await put_files(session.files, local)
         execution, stopped = await run_cell(session, code, seconds, None if as_json else live)
         show_result(execution, key, live, pictures, as_json=as_json)
-    return CTRL_C if stopped else EXIT_CODES[execution.status]
+        ended = CTRL_C if stopped else EXIT_CODES[execution.status]
+        return ended if get is None else await take_home(session, *get, live) or ended
+
+
+async def take_home(session: Session, pattern: str, folder: Path, live: LiveOutput) -> int:
+    """Get the files that a pattern means, and say so; 0, or the exit code where they can't be had."""
+    try:
+        arrived = await get_files(session.files, await find_files(session.files, [pattern]), folder, force=True)
+    except SandboxError as error:
+        complain(f"error: {error}")
+        return SANDBOX_FAILED
+    for line in lines(arrived, into=False):
+        live.say(line)
+    return 0
 
 
 def show_result(
