@@ -17,6 +17,7 @@ from .options import (
     Debug,
     DockerHost,
     Engine,
+    FilesToPut,
     Image,
     ImageDir,
     Json,
@@ -107,15 +108,7 @@ def run(
     ] = None,
     owner: Owner = None,
     timeout: Timeout = None,
-    file_to_put: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--file",
-            metavar="PATH",
-            show_default=False,
-            help="A file or folder to put beside the code first; can be given several times.",
-        ),
-    ] = None,
+    file_to_put: FilesToPut = None,
     get: Annotated[
         tuple[str, Path] | None,
         typer.Option(
@@ -182,6 +175,7 @@ def replay(
             "Default: NAME.out.ipynb beside the notebook.",
         ),
     ] = None,
+    file_to_put: FilesToPut = None,
     timeout: Timeout = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Don't stop at a cell that fails.")] = False,
     engine: Engine = None,
@@ -205,7 +199,16 @@ def replay(
     if target.suffix != ".ipynb":
         raise typer.BadParameter(f"{target} should end in .ipynb.", param_hint="-o")
     run_to_exit(
-        lambda: asyncio.run(run_notebook(common.settings(), notebook, target, seconds(timeout), keep_going=keep_going)),
+        lambda: asyncio.run(
+            run_notebook(
+                common.settings(),
+                notebook,
+                target,
+                seconds(timeout),
+                keep_going=keep_going,
+                beside=file_to_put or (),
+            )
+        ),
         debug=common.debug,
         failed=SANDBOX_FAILED,
     )

@@ -79,6 +79,15 @@ Owner = Annotated[
         help="Whose sessions: one owner's are apart from another's of the same keys, and from those that have none.",
     ),
 ]
+FilesToPut = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--file",
+        metavar="PATH",
+        show_default=False,
+        help="A file or folder to put beside the code first; can be given several times.",
+    ),
+]
 ImageDir = Annotated[
     Path,
     typer.Option("--image-dir", metavar="DIR", help="Where images are written; made when there is one."),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,9 +14,8 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from ..errors import SandboxError
-from ..execution import Execution, readable_size
-from ..notebook import AttachedFile, attached_files, read_notebook, record, write_notebook
+from ..execution import Execution
+from ..notebook import attached_files, read_notebook, record, write_notebook
 from ..outputs import Display, Result, strip_escapes
 from ..session import Session
 from ..settings import Settings
@@ -26,14 +23,12 @@ from .cells import open_manager, run_cell
 from .exits import CTRL_C, FAILED
 from .live import SafeStream
 from .pictures import SUFFIXES, images_in
+from .transfers import local_files, put_files
 
 SKIP_TAGS = frozenset(("skip", "skip-execution"))
 MAY_RAISE_TAG = "raises-exception"
 MOST_IMAGES = 100
 """Of one cell that become files; all that are kept are in the notebook."""
-FILE_CHUNK = 384_000
-"""Bytes of a file in one cell: 512 kB of base64."""
-FILE_SECONDS = 60.0
 WORDS = {
     "ok": "ok",
     "error": "FAILED",
@@ -136,14 +131,24 @@ class Replay:
         return written
 
 
-async def replay(settings: Settings, path: Path, output: Path, seconds: float | None, *, keep_going: bool) -> int:
+async def replay(
+    settings: Settings,
+    path: Path,
+    output: Path,
+    seconds: float | None,
+    *,
+    keep_going: bool,
+    beside: Sequence[Path] = (),
+) -> int:
     """Run a notebook or script in a fresh session and write what came of it; the command's exit code.
 
+    ``beside``: files of this machine that are put beside those that the notebook itself names.
+
     :raises NotebookError: it can't be read, or asks for files that it can't have.
-    :raises SandboxError: the session can't be started, or was lost.
+    :raises SandboxError: the session can't be started, or was lost; a file can't be put into it.
     """
     notebook = read_notebook(path)
-    files = attached_files(notebook, path.parent)
+    files = {file.name: file.path for file in attached_files(notebook, path.parent)} | local_files(beside)
     run = Replay(notebook, output)
     for _, cell in run.cells:
         if not SKIP_TAGS & set(cell.metadata.get("tags", ())):
@@ -153,14 +158,8 @@ async def replay(settings: Settings, path: Path, output: Path, seconds: float | 
     try:
         async with open_manager(settings) as (manager, progress):
             session = await manager.throw_away()
-            for file in files:
-                size = readable_size(file.path.stat().st_size)
-                progress(f"Putting {file.name} ({size}) into the session")
-                await _send_file(session, file)
-            if files:
-                # so that the cells that wrote them leave neither variables nor a count behind
-                await session.restart()
             progress.stop()
+            await put_files(session.files, files)
             await run.run(session, seconds, keep_going=keep_going)
     finally:
         if run.executions:
@@ -184,40 +183,3 @@ def running(console: Console, title: str) -> Status:
     """A spinner beside the title of a cell while it runs; nothing where that can't be shown."""
     quiet = console if console.is_terminal else Console(quiet=True)
     return quiet.status(Text(title.rstrip(), no_wrap=True, overflow="ellipsis"))
-
-
-async def _send_file(session: Session, file: AttachedFile) -> None:
-    """Put a file into the session's working directory, by cells that write it in pieces.
-
-    :raises SandboxError: it did not arrive as it is.
-    """
-    digest = hashlib.sha256()
-    for number, piece in enumerate(_pieces(file.path)):
-        digest.update(piece)
-        await _write_cell(
-            session,
-            file,
-            "import base64, hashlib, pathlib\n"
-            f"path = pathlib.Path({file.name!r})\n"
-            "path.parent.mkdir(parents=True, exist_ok=True)\n"
-            f"with path.open({'ab' if number else 'wb'!r}) as file:\n"
-            f"    file.write(base64.b64decode({base64.b64encode(piece).decode()!r}))\n",
-        )
-    check = "hashlib.sha256(path.read_bytes()).hexdigest()"
-    await _write_cell(session, file, f"if {check} != {digest.hexdigest()!r}: raise OSError('not what was sent')")
-
-
-async def _write_cell(session: Session, file: AttachedFile, code: str) -> None:
-    execution = await session.execute(code, timeout=FILE_SECONDS)
-    if execution.status != "ok":
-        error = execution.error
-        words = f"{error.name}: {error.value}" if error else execution.message or execution.status
-        raise SandboxError(f"{file.name} could not be put into the session: {strip_escapes(words)[:300]}")
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    """The file's bytes in pieces; one empty piece for an empty file."""
-    with path.open("rb") as file:
-        yield file.read(FILE_CHUNK)
-        while piece := file.read(FILE_CHUNK):
-            yield piece

@@ -71,7 +71,7 @@ def local_files(sources: Sequence[Path]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for source in sources:
-        name = source.resolve().name
+        name = source.resolve().name if source.name in ("", "..") else source.name
         if source.is_dir():
             for folder, folders, names in os.walk(source, onerror=unreadable):
                 folders.sort()

@@ -176,3 +176,19 @@ def test_progress_on_a_terminal(cli: CommandLine, tmp_path: Path) -> None:
     assert code == 0
     assert b"[1/2] x = '[bold]'" in written
     assert b"2 of 2 cells run" in written
+
+
+def test_files_of_the_caller_are_put_beside_the_code(cli: CommandLine) -> None:
+    (cli.folder / "data").mkdir()
+    (cli.folder / "data/table.csv").write_text("1,2")
+    (cli.folder / "target.txt").write_text("at the end of a link")
+    (cli.folder / "named by the link.txt").symlink_to("target.txt")
+    (cli.folder / "script.py").write_text(
+        "# %%\nprint(open('data/table.csv').read())\n# %%\nprint(open('named by the link.txt').read())\n"
+    )
+    done = cli("replay", "script.py", "--file", "data", "--file", "named by the link.txt")
+    assert done.returncode == 0, done.stderr
+    outputs = [cell.outputs[0].text for cell in nbformat.read(cli.folder / "script.out.ipynb", as_version=4).cells]
+    assert outputs == ["1,2\n", "at the end of a link\n"]
+    missing = cli("replay", "script.py", "--file", "nowhere")
+    assert missing.returncode == 125 and "nowhere" in missing.stderr
