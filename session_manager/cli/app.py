@@ -176,6 +176,32 @@ def replay(
         ),
     ] = None,
     file_to_put: FilesToPut = None,
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            show_default=False,
+            help="Fill a parameter, as papermill does: a cell after the one tagged parameters assigns it. "
+            "Can be given several times.",
+        ),
+    ] = None,
+    first: Annotated[
+        int, typer.Option("--from", min=1, metavar="N", help="The first cell to run; needs --session.")
+    ] = 1,
+    last: Annotated[
+        int | None, typer.Option("--until", min=1, metavar="N", show_default=False, help="The last cell to run.")
+    ] = None,
+    session: Annotated[
+        str | None,
+        typer.Option(
+            "--session",
+            "-s",
+            metavar="KEY",
+            show_default=False,
+            help="Run in the session of this key, which goes on living, with its variables; not in a fresh one.",
+        ),
+    ] = None,
     timeout: Timeout = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Don't stop at a cell that fails.")] = False,
     engine: Engine = None,
@@ -196,6 +222,10 @@ def replay(
 
     common = combine(context, engine, docker_host, config, debug, image)
     target = output or notebook.with_name(f"{notebook.stem}.out.ipynb")
+    if first > 1 and session is None:
+        raise typer.BadParameter("the cells before it have left their variables in no session.", param_hint="--from")
+    if last is not None and last < first:
+        raise typer.BadParameter(f"{last} comes before {first}.", param_hint="--until")
     if target.suffix != ".ipynb":
         raise typer.BadParameter(f"{target} should end in .ipynb.", param_hint="-o")
     run_to_exit(
@@ -207,6 +237,10 @@ def replay(
                 seconds(timeout),
                 keep_going=keep_going,
                 beside=file_to_put or (),
+                parameters=parameters or (),
+                first=first,
+                last=last,
+                key=session,
             )
         ),
         debug=common.debug,

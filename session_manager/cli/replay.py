@@ -14,9 +14,11 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from ..errors import NotebookError
 from ..execution import Execution
 from ..notebook import attached_files, read_notebook, record, write_notebook
 from ..outputs import Display, Result, strip_escapes
+from ..parameters import parse_parameters, set_parameters
 from ..session import Session
 from ..settings import Settings
 from .cells import open_manager, run_cell
@@ -63,14 +65,16 @@ class Replay:
             if cell.cell_type == "code" and cell.source.strip()
         ]
 
-    async def run(self, session: Session, seconds: float | None, *, keep_going: bool) -> None:
-        """Run the cells, until one fails or all are done.
+    async def run(self, session: Session, seconds: float | None, cells: range, *, keep_going: bool) -> None:
+        """Run those cells, by their numbers from 1, until one fails or all are done.
 
         :raises SandboxError: the session can't be had any more.
         """
         errors = SafeStream(sys.stderr)
         total = len(self.cells)
         for number, (position, cell) in enumerate(self.cells, 1):
+            if number not in cells:
+                continue
             title = self.title(number, total, cell)
             if SKIP_TAGS & set(cell.metadata.get("tags", ())):
                 self.console.print(self.line(title, "skipped"), soft_wrap=True)
@@ -139,17 +143,26 @@ async def replay(
     *,
     keep_going: bool,
     beside: Sequence[Path] = (),
+    parameters: Sequence[str] = (),
+    first: int = 1,
+    last: int | None = None,
+    key: str | None = None,
 ) -> int:
     """Run a notebook or script in a fresh session and write what came of it; the command's exit code.
 
-    ``beside``: files of this machine that are put beside those that the notebook itself names.
+    ``beside``: files of this machine that are put beside those that the notebook itself names. ``parameters``: what it
+    is filled with, as ``name=value``. ``first``, ``last``: the numbers of the cells that are run, from 1. ``key``: a
+    session that is used instead of a fresh one, and lives on.
 
     :raises NotebookError: it can't be read, or asks for files that it can't have.
     :raises SandboxError: the session can't be started, or was lost; a file can't be put into it.
     """
     notebook = read_notebook(path)
     files = {file.name: file.path for file in attached_files(notebook, path.parent)} | local_files(beside)
+    set_parameters(notebook, parse_parameters(parameters))
     run = Replay(notebook, output)
+    if first > len(run.cells) > 0:
+        raise NotebookError(f"{path} has {len(run.cells)} cells with code, so none can be run from the {first}. on.")
     for _, cell in run.cells:
         if not SKIP_TAGS & set(cell.metadata.get("tags", ())):
             # what an earlier run left would look like this one's
@@ -157,10 +170,12 @@ async def replay(
     begin = time.monotonic()
     try:
         async with open_manager(settings) as (manager, progress):
-            session = await manager.throw_away()
+            session = await (manager.throw_away() if key is None else manager.session(key))
             progress.stop()
-            await put_files(session.files, files)
-            await run.run(session, seconds, keep_going=keep_going)
+            if first == 1:  # later cells find what earlier ones made of them
+                await put_files(session.files, files)
+            cells = range(first, (last or len(run.cells)) + 1)
+            await run.run(session, seconds, cells, keep_going=keep_going)
     finally:
         if run.executions:
             report(run, run.write(), time.monotonic() - begin)
