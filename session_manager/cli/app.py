@@ -43,7 +43,7 @@ or Python died, or the container was removed; variables are lost.
 REPLAY_CODES = """\
 Exit codes:
 0: every cell ran;
-1: a cell failed;
+1: a cell failed, or --check found a difference;
 2: wrong usage;
 125: the notebook can't be read, or the sandbox itself failed;
 130: Ctrl-C.
@@ -202,6 +202,16 @@ def replay(
             help="Run in the session of this key, which goes on living, with its variables; not in a fresh one.",
         ),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare what the cells put out with what the notebook has recorded."),
+    ] = False,
+    float_tolerance: Annotated[
+        float, typer.Option(min=0, max=1, metavar="RATIO", help="By how much numbers may differ under --check.")
+    ] = 0.0,
+    image_tolerance: Annotated[
+        float, typer.Option(min=0, max=1, metavar="RATIO", help="By how much images may; needs the extra notebook.")
+    ] = 0.04,
     timeout: Timeout = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Don't stop at a cell that fails.")] = False,
     engine: Engine = None,
@@ -216,7 +226,14 @@ def replay(
     put into the session first: "docker_interpreter": {"files": ["data/a.csv"]}
 
     Cells tagged skip are left out; cells tagged raises-exception may raise.
+
+    With --check, addresses, timings, names made by chance, the time of the
+    replay itself and the order of dictionaries and sets may differ; all else
+    has to be as it was recorded. Of errors, type and message are compared. Cells
+    tagged nbval-ignore-output are not. Images that look different are written
+    beside the notebook's, side by side.
     """
+    from ..replay.sameness import Tolerance
     from .exits import SANDBOX_FAILED, run_to_exit
     from .replay import replay as run_notebook
 
@@ -241,6 +258,7 @@ def replay(
                 first=first,
                 last=last,
                 key=session,
+                check=Tolerance(float_tolerance, image_tolerance) if check else None,
             )
         ),
         debug=common.debug,

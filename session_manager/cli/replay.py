@@ -19,18 +19,21 @@ from ..execution import Execution
 from ..notebook import attached_files, read_notebook, record, write_notebook
 from ..outputs import Display, Result, strip_escapes
 from ..parameters import parse_parameters, set_parameters
+from ..replay.sameness import Tolerance
 from ..session import Session
 from ..settings import Settings
 from .cells import open_manager, run_cell
 from .exits import CTRL_C, FAILED
 from .live import SafeStream
 from .pictures import SUFFIXES, images_in
+from .replay_check import Check
 from .transfers import local_files, put_files
 
-SKIP_TAGS = frozenset(("skip", "skip-execution"))
-MAY_RAISE_TAG = "raises-exception"
+SKIP_TAGS = frozenset(("skip", "skip-execution", "nbval-skip"))
+MAY_RAISE_TAGS = frozenset(("raises-exception", "nbval-raises-exception"))
 MOST_IMAGES = 100
 """Of one cell that become files; all that are kept are in the notebook."""
+DIFFERENT = "DIFFERENT"
 WORDS = {
     "ok": "ok",
     "error": "FAILED",
@@ -48,13 +51,20 @@ class Replay:
 
     notebook: NotebookNode
     output: Path
+    check: Check | None = None
+    """What the outputs are compared with, where they are."""
     executions: dict[int, Execution] = field(default_factory=dict)
     """By the cell's position in the notebook."""
     failed: list[int] = field(default_factory=list)
-    """Numbers of the code cells that failed, from 1."""
+    """Numbers of the code cells that failed, or put out something else than was recorded, from 1."""
     stopped: bool = False
     """Ctrl-C ended it."""
     console: Console = field(default_factory=lambda: Console(highlight=False, markup=False, emoji=False))
+
+    @property
+    def different(self) -> int:
+        """How many cells put out something else than was recorded."""
+        return len(self.check.found) if self.check is not None else 0
 
     @property
     def cells(self) -> list[tuple[int, NotebookNode]]:
@@ -85,8 +95,10 @@ class Replay:
             outcome = WORDS[execution.status]
             if self.stopped:
                 outcome = "STOPPED"
-            elif execution.status == "error" and MAY_RAISE_TAG in cell.metadata.get("tags", ()):
+            elif execution.status == "error" and MAY_RAISE_TAGS & set(cell.metadata.get("tags", ())):
                 outcome = "raised, as its tag says"
+            if self.check is not None and outcome in STYLES and self.check.compare(number, position, execution):
+                outcome = DIFFERENT
             self.console.print(self.line(title, outcome, execution.duration), soft_wrap=True)
             if self.stopped:
                 return
@@ -94,8 +106,11 @@ class Replay:
                 errors.write_line(execution.notice)
             if outcome not in STYLES:
                 self.failed.append(number)
-                errors.write_line(execution.text)
-                if not keep_going:
+                if outcome == DIFFERENT and self.check is not None:
+                    errors.write_line(self.check.text(number))
+                else:
+                    errors.write_line(execution.text)
+                if not keep_going and outcome != DIFFERENT:
                     return
 
     def title(self, number: int, total: int, cell: NotebookNode) -> str:
@@ -132,6 +147,11 @@ class Replay:
                 path = folder / f"cell-{number:02}-{image_number}{SUFFIXES[mime]}"
                 path.write_bytes(content)
                 written.append(path)
+        for number, image_number, content in self.check.pictures() if self.check is not None else ():
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"cell-{number:02}-compared-{image_number}.png"
+            path.write_bytes(content)
+            written.append(path)
         return written
 
 
@@ -147,12 +167,14 @@ async def replay(
     first: int = 1,
     last: int | None = None,
     key: str | None = None,
+    check: Tolerance | None = None,
 ) -> int:
     """Run a notebook or script in a fresh session and write what came of it; the command's exit code.
 
     ``beside``: files of this machine that are put beside those that the notebook itself names. ``parameters``: what it
     is filled with, as ``name=value``. ``first``, ``last``: the numbers of the cells that are run, from 1. ``key``: a
-    session that is used instead of a fresh one, and lives on.
+    session that is used instead of a fresh one, and lives on. ``check``: what is put out is compared with what the
+    notebook has recorded, this exactly.
 
     :raises NotebookError: it can't be read, or asks for files that it can't have.
     :raises SandboxError: the session can't be started, or was lost; a file can't be put into it.
@@ -160,7 +182,7 @@ async def replay(
     notebook = read_notebook(path)
     files = {file.name: file.path for file in attached_files(notebook, path.parent)} | local_files(beside)
     set_parameters(notebook, parse_parameters(parameters))
-    run = Replay(notebook, output)
+    run = Replay(notebook, output, None if check is None else Check(notebook, check))
     if first > len(run.cells) > 0:
         raise NotebookError(f"{path} has {len(run.cells)} cells with code, so none can be run from the {first}. on.")
     for _, cell in run.cells:
@@ -187,8 +209,10 @@ async def replay(
 def report(run: Replay, images: list[Path], seconds: float) -> None:
     """What was done, and where it is."""
     total, done = len(run.cells), len(run.executions)
-    failed = f", {len(run.failed)} failed" if run.failed else ""
+    failed = f", {len(run.failed) - run.different} failed" if len(run.failed) > run.different else ""
     print(f"{done} of {total} cells run in {seconds:.1f} s{failed}")
+    if run.check is not None:
+        print(f"{run.check.compared - run.different} of {run.check.compared} cells put out what was recorded")
     print(f"Notebook: {run.output}")
     if images:
         print(f"Images:   {images[0].parent} ({len(images)})")
