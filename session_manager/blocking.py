@@ -6,8 +6,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 from .execution import Execution
 from .manager import SessionManager
@@ -15,8 +16,53 @@ from .outputs import Output
 from .session import DEFAULT_TIMEOUT, Session
 from .settings import Settings
 from .variables import SavedVariables, Variable
+from .workspace import FileEntry, WorkspaceFiles
 
 T = TypeVar("T")
+
+
+class BlockingFiles:
+    """The files of one session, without ``await``; each method is as :class:`WorkspaceFiles` has it.
+
+    A progress callback is called in another thread.
+    """
+
+    def __init__(self, files: WorkspaceFiles, call: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._files = files
+        self._call = call
+
+    def put(
+        self, source: bytes | Path | BinaryIO, path: str, *, on_progress: Callable[[int], None] | None = None
+    ) -> FileEntry:
+        """As :meth:`WorkspaceFiles.put`."""
+        entry: FileEntry = self._call(self._files.put(source, path, on_progress=on_progress))
+        return entry
+
+    def get(self, path: str) -> bytes:
+        """As :meth:`WorkspaceFiles.get`."""
+        content: bytes = self._call(self._files.get(path))
+        return content
+
+    def download(
+        self, path: str, target: Path | BinaryIO, *, on_progress: Callable[[int], None] | None = None
+    ) -> FileEntry:
+        """As :meth:`WorkspaceFiles.download`."""
+        entry: FileEntry = self._call(self._files.download(path, target, on_progress=on_progress))
+        return entry
+
+    def list(self, path: str = "", *, recursive: bool = True, hidden: bool = False) -> Sequence[FileEntry]:
+        """As :meth:`WorkspaceFiles.list`."""
+        entries: Sequence[FileEntry] = self._call(self._files.list(path, recursive=recursive, hidden=hidden))
+        return entries
+
+    def stat(self, path: str) -> FileEntry | None:
+        """As :meth:`WorkspaceFiles.stat`."""
+        entry: FileEntry | None = self._call(self._files.stat(path))
+        return entry
+
+    def remove(self, path: str, *, recursive: bool = False) -> None:
+        """As :meth:`WorkspaceFiles.remove`."""
+        self._call(self._files.remove(path, recursive=recursive))
 
 
 class BlockingSession:
@@ -49,6 +95,11 @@ class BlockingSession:
     def owner(self) -> str:
         """Whose session it is; "" where nobody said."""
         return self._session.owner
+
+    @property
+    def files(self) -> BlockingFiles:
+        """The files in its workspace, in and out; from another thread also while a cell runs."""
+        return BlockingFiles(self._session.files, self._call)
 
     def execute(
         self,

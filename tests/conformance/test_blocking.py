@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from session_manager import BlockingSession, SessionManager, open_session
+from session_manager import BlockingSession, FileMissing, SessionManager, open_session
 from session_manager.outputs import Output, Stream
 from tests.conftest import MakeSettings
 
@@ -52,3 +53,19 @@ async def test_owners_are_apart(open_key: Open) -> None:
         nobodys.execute("x = 1")
         assert anns.owner == "ann" and nobodys.owner == ""
         assert anns.execute("'x' in globals()").text == "False"
+
+
+async def test_files_go_in_and_out(open_key: Open, tmp_path: Path) -> None:
+    with open_key() as session:
+        assert session.files.put(b"1,2", "data/table.csv").size == 3
+        assert session.execute("print(open('data/table.csv').read())").text.strip() == "1,2"
+        (tmp_path / "local").write_text("from here")
+        session.files.put(tmp_path / "local", "copy")
+        assert [entry.path for entry in session.files.list()] == ["copy", "data", "data/table.csv"]
+        progress: list[int] = []
+        session.files.download("copy", tmp_path / "back", on_progress=progress.append)
+        assert (tmp_path / "back").read_text() == "from here" and progress == [9]
+        session.files.remove("data", recursive=True)
+        assert session.files.stat("data") is None and session.files.get("copy") == b"from here"
+        with pytest.raises(FileMissing):
+            session.files.get("data/table.csv")
