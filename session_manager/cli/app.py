@@ -212,6 +212,7 @@ def replay(
     image_tolerance: Annotated[
         float, typer.Option(min=0, max=1, metavar="RATIO", help="By how much images may; needs the extra notebook.")
     ] = 0.04,
+    as_json: Json = False,
     timeout: Timeout = None,
     keep_going: Annotated[bool, typer.Option("--keep-going", help="Don't stop at a cell that fails.")] = False,
     engine: Engine = None,
@@ -258,6 +259,7 @@ def replay(
                 first=first,
                 last=last,
                 key=session,
+                as_json=as_json,
                 check=Tolerance(float_tolerance, image_tolerance) if check else None,
             )
         ),

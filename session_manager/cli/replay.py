@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ class Replay:
     output: Path
     check: Check | None = None
     """What the outputs are compared with, where they are."""
+    as_json: bool = False
+    """A JSON object for each cell, instead of lines for people."""
     executions: dict[int, Execution] = field(default_factory=dict)
     """By the cell's position in the notebook."""
     failed: list[int] = field(default_factory=list)
@@ -87,9 +90,9 @@ class Replay:
                 continue
             title = self.title(number, total, cell)
             if SKIP_TAGS & set(cell.metadata.get("tags", ())):
-                self.console.print(self.line(title, "skipped"), soft_wrap=True)
+                self.say(number, cell, "skipped", title)
                 continue
-            with running(self.console, title):
+            with running(self.console, title, quiet=self.as_json):
                 execution, self.stopped = await run_cell(session, cell.source, seconds)
             self.executions[position] = execution
             outcome = WORDS[execution.status]
@@ -99,7 +102,7 @@ class Replay:
                 outcome = "raised, as its tag says"
             if self.check is not None and outcome in STYLES and self.check.compare(number, position, execution):
                 outcome = DIFFERENT
-            self.console.print(self.line(title, outcome, execution.duration), soft_wrap=True)
+            self.say(number, cell, outcome, title, execution)
             if self.stopped:
                 return
             if execution.notice:
@@ -112,6 +115,27 @@ class Replay:
                     errors.write_line(execution.text)
                 if not keep_going and outcome != DIFFERENT:
                     return
+
+    def say(
+        self, number: int, cell: NotebookNode, outcome: str, title: str, execution: Execution | None = None
+    ) -> None:
+        """A cell is done with."""
+        if not self.as_json:
+            seconds = None if execution is None else execution.duration
+            self.console.print(self.line(title, outcome, seconds), soft_wrap=True)
+            return
+        found = self.check.found.get(number, []) if self.check is not None else []
+        error = execution.error if execution is not None else None
+        fields = {
+            "cell": number,
+            "id": cell.get("id"),
+            "outcome": outcome,
+            "status": execution and execution.status,
+            "duration": execution and round(execution.duration, 6),
+            "error": error and {"name": error.name, "value": error.value},
+            "differences": [{"where": one.where, "what": one.what} for one in found],
+        }
+        print(json.dumps(fields), flush=True)
 
     def title(self, number: int, total: int, cell: NotebookNode) -> str:
         """A cell as the progress lines name it: its number and its first line."""
@@ -168,6 +192,7 @@ async def replay(
     last: int | None = None,
     key: str | None = None,
     check: Tolerance | None = None,
+    as_json: bool = False,
 ) -> int:
     """Run a notebook or script in a fresh session and write what came of it; the command's exit code.
 
@@ -182,7 +207,7 @@ async def replay(
     notebook = read_notebook(path)
     files = {file.name: file.path for file in attached_files(notebook, path.parent)} | local_files(beside)
     set_parameters(notebook, parse_parameters(parameters))
-    run = Replay(notebook, output, None if check is None else Check(notebook, check))
+    run = Replay(notebook, output, None if check is None else Check(notebook, check), as_json)
     if first > len(run.cells) > 0:
         raise NotebookError(f"{path} has {len(run.cells)} cells with code, so none can be run from the {first}. on.")
     for _, cell in run.cells:
@@ -209,6 +234,20 @@ async def replay(
 def report(run: Replay, images: list[Path], seconds: float) -> None:
     """What was done, and where it is."""
     total, done = len(run.cells), len(run.executions)
+    if run.as_json:
+        fields = {
+            "cells": total,
+            "run": done,
+            "failed": len(run.failed) - run.different,
+            "compared": None if run.check is None else run.check.compared,
+            "different": None if run.check is None else run.different,
+            "stopped": run.stopped,
+            "duration": round(seconds, 6),
+            "notebook": str(run.output),
+            "images": list(map(str, images)),
+        }
+        print(json.dumps(fields), flush=True)
+        return
     failed = f", {len(run.failed) - run.different} failed" if len(run.failed) > run.different else ""
     print(f"{done} of {total} cells run in {seconds:.1f} s{failed}")
     if run.check is not None:
@@ -218,7 +257,7 @@ def report(run: Replay, images: list[Path], seconds: float) -> None:
         print(f"Images:   {images[0].parent} ({len(images)})")
 
 
-def running(console: Console, title: str) -> Status:
-    """A spinner beside the title of a cell while it runs; nothing where that can't be shown."""
-    quiet = console if console.is_terminal else Console(quiet=True)
-    return quiet.status(Text(title.rstrip(), no_wrap=True, overflow="ellipsis"))
+def running(console: Console, title: str, *, quiet: bool) -> Status:
+    """A spinner beside the title of a cell while it runs; nothing where that can't or must not be shown."""
+    shown = console if console.is_terminal and not quiet else Console(quiet=True)
+    return shown.status(Text(title.rstrip(), no_wrap=True, overflow="ellipsis"))

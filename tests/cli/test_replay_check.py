@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,26 @@ def test_a_cell_that_fails_is_a_failure_first(cli: CommandLine, recorded: Path) 
     nbformat.write(notebook, recorded)
     done = cli("replay", "n.ipynb", "--check")
     assert done.returncode == 1 and "FAILED" in done.stdout and "ZeroDivisionError" in done.stderr
+
+
+def test_programs_read_a_record_of_each_cell(cli: CommandLine, recorded: Path) -> None:
+    change(recorded, 0, 0, text="rows 4\n")
+    done = cli("replay", "n.ipynb", "--check", "--json", "-o", "again.ipynb")
+    *cells, total = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 1
+    assert [cell["cell"] for cell in cells] == list(range(1, 8)) and all(cell["duration"] > 0 for cell in cells)
+    assert cells[0]["outcome"] == "DIFFERENT" and cells[0]["status"] == "ok"
+    assert cells[0]["differences"][0]["where"] == "stdout" and "+rows 3" in cells[0]["differences"][0]["what"]
+    assert cells[3]["error"] == {"name": "KeyError", "value": "'key'"} and cells[4]["differences"] == []
+    assert (total["cells"], total["run"], total["failed"], total["compared"], total["different"]) == (7, 7, 0, 5, 1)
+    assert total["notebook"] == "again.ipynb" and total["stopped"] is False
+
+
+def test_a_record_of_what_failed_or_was_skipped(cli: CommandLine) -> None:
+    (cli.folder / "n.py").write_text('# %% tags=["skip"]\n1\n# %%\n1/0\n# %%\n2\n')
+    done = cli("replay", "n.py", "--json")
+    skipped, failed, total = map(json.loads, done.stdout.splitlines())
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+    assert skipped["outcome"] == "skipped" and skipped["status"] is None
+    assert failed["outcome"] == "FAILED" and failed["error"]["name"] == "ZeroDivisionError"
+    assert (total["run"], total["failed"], total["compared"]) == (1, 1, None)
