@@ -26,9 +26,9 @@ def running(cli: CommandLine, key: str, code: str) -> Iterator[subprocess.Popen[
 
 
 def test_follow_shows_all_of_the_cell_that_runs(cli: CommandLine) -> None:
-    with running(cli, "follow", COUNT.format(15)) as other:
+    with running(cli, "follow", COUNT.format(40)) as other:
         follow = cli("sessions", "follow", "follow")
-        assert (follow.returncode, follow.stdout.split()) == (0, [str(n) for n in range(15)])
+        assert (follow.returncode, follow.stdout.split()) == (0, [str(n) for n in range(40)])
         assert "last one" not in follow.stderr
         other.communicate(timeout=60)
         assert other.returncode == 0
@@ -104,7 +104,7 @@ def test_variables(cli: CommandLine) -> None:
 
 
 def test_variables_while_a_cell_runs(cli: CommandLine) -> None:
-    with running(cli, "busy", "x = 41\n" + COUNT.format(15)):
+    with running(cli, "busy", "x = 41\n" + COUNT.format(40)):
         assert " 41" in cli("sessions", "variables", "busy").stdout
         [row] = [line.split() for line in cli("sessions").stdout.splitlines() if line.startswith("busy ")]
         assert row[1] == "busy" and re.fullmatch(r"\d+s", row[2])
