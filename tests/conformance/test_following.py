@@ -166,7 +166,9 @@ async def test_native_code_that_holds_the_interpreter_is_a_timeout(manager: Sess
     begun = asyncio.Event()
     task = asyncio.create_task(
         session.execute(
-            "print(1, flush=True)\nctypes.PyDLL(None).sleep(50)  # holds the GIL", on_output=lambda _: begun.set()
+            "print(1, flush=True)\nctypes.PyDLL(None).sleep(1000)  # holds the GIL",
+            timeout=None,  # however long this machine stands still
+            on_output=lambda _: begun.set(),
         )
     )
     await begun.wait()
