@@ -60,7 +60,11 @@ class WaitingIOPubThread(IOPubThread):
     def send_multipart(self, *args: Any, **kwargs: Any) -> None:
         """Called with each message that is to be published."""
         self.kept_output.add(args[0])
-        super().send_multipart(*args, **kwargs)
+        if threading.current_thread() is self.thread:
+            # what a flush sends goes out before the flush counts as done: native code may hold the interpreter next
+            self._really_send(*args, **kwargs)
+        else:
+            super().send_multipart(*args, **kwargs)
 
     def schedule(self, f: Callable[..., Any]) -> None:
         # ipykernel's own threads must not wait here: the control thread answers interrupts during a flood
