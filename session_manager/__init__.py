@@ -4,6 +4,7 @@ The names below are the public surface; everything else may change.
 """
 
 from .blocking import BlockingSession, open_session
+from .changed_files import ChangedFile
 from .errors import (
     ContainerGone,
     EngineError,
@@ -38,6 +39,7 @@ from .workspace import FileEntry, WorkspaceFiles
 
 __all__ = [
     "BlockingSession",
+    "ChangedFile",
     "ContainerGone",
     "ContainerOptions",
     "Display",

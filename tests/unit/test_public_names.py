@@ -9,6 +9,7 @@ import session_manager
 
 PUBLIC = [
     "BlockingSession",
+    "ChangedFile",
     "ContainerGone",
     "ContainerOptions",
     "Display",
