@@ -33,6 +33,8 @@ NOTHING_TO_SHOW = {
     "out_of_memory": "OutOfMemory",
     "died": "Died",
     "interrupted": "Interrupted",
+    "container_removed": "ContainerRemoved",
+    "engine_unreachable": "EngineUnreachable",
 }
 """Names for the error outputs of cells that ended without raising anything."""
 
@@ -195,10 +197,18 @@ def write_notebook(notebook: NotebookNode, path: Path) -> None:
     :raises OSError: it can't be written.
     """
     content = nbformat.writes(notebook)
+    write_whole(path, content if content.endswith("\n") else content + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file, wholly or not at all; its folder is made where it is missing.
+
+    :raises OSError: it can't be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        partial.write_text(content if content.endswith("\n") else content + "\n", encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError:
         partial.unlink(missing_ok=True)

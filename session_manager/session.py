@@ -14,7 +14,7 @@ from .attachment import Attachment
 from .cell_run import CellRun
 from .container import Starter
 from .engine.base import ExecStream
-from .errors import ContainerGone, SessionClosed
+from .errors import ContainerGone, LinkError, SessionClosed
 from .execution import Execution
 from .kernel import Completions, OnOutput
 from .outputs import Output
@@ -170,6 +170,20 @@ class Session:
         """
         running = await self._running_cell()
         return None if running is None else running[1]
+
+    async def memory(self) -> int | None:
+        """Bytes that its processes use now, without the page cache; also while a cell runs.
+
+        None where that can't be learnt. Nothing is started for it: who looks on does not bring a session back.
+        """
+        if not self._attachment.is_attached:
+            return None
+        try:
+            memory = (await self._attachment.link.request("status")).get("memory")
+        except LinkError as error:
+            logger.debug("no memory of %s: %s", self.key, error)
+            return None
+        return memory if isinstance(memory, int) else None
 
     async def interrupt(self) -> bool:
         """Stop the cell that runs in the session now; whether there was one.
