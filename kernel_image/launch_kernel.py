@@ -11,6 +11,7 @@ What differs from a plain ``ipykernel_launcher``:
 - no history database, a small output cache, plots inline;
 - what a thread prints belongs to the cell that started it;
 - the last output is kept, for a program that was away when it was published;
+- each cell is written to the session's journal as it runs;
 - the supervisor hears when the sockets are bound, can see what runs, and can have variables saved between cells.
 """
 
@@ -38,6 +39,7 @@ from traitlets.config import Config
 # as a package: no module of ours may take the name of one that the user writes
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from kernel_image.journal import Journal  # noqa: E402
 from kernel_image.kept_output import KeptOutput  # noqa: E402
 from kernel_image.sandbox_kernel import Commands, SandboxKernel, WorkspaceSize, describe  # noqa: E402
 
@@ -56,10 +58,13 @@ class WaitingIOPubThread(IOPubThread):
     """
 
     kept_output: KeptOutput
+    journal: Journal | None = None
 
     def send_multipart(self, *args: Any, **kwargs: Any) -> None:
         """Called with each message that is to be published."""
         self.kept_output.add(args[0])
+        if self.journal is not None:
+            self.journal.add(args[0])
         if threading.current_thread() is self.thread:
             # what a flush sends goes out before the flush counts as done: native code may hold the interpreter next
             self._really_send(*args, **kwargs)
@@ -197,6 +202,9 @@ def main() -> None:
     del sys.argv[1:]
     SandboxKernelApp.kept_output = SandboxKernel.kept_output = KeptOutput(options.get("replay_bytes", REPLAY_BYTES))
     SandboxKernel.workspace = WorkspaceSize(workspace)
+    if keeping := options.get("journal"):
+        journal = Journal(workspace, keeping["max_bytes"], keeping["image"])
+        WaitingIOPubThread.journal = SandboxKernel.journal = journal
     app = SandboxKernelApp.instance(config=configuration())
     app.initialize(["-f", connection_file])
     record_activity(app.shell, activity)

@@ -14,6 +14,7 @@ from typing import Any
 from ipykernel.ipkernel import IPythonKernel
 
 from kernel_image import variables
+from kernel_image.journal import Journal
 from kernel_image.kept_output import KeptOutput
 
 STATE_DIRECTORY = ".docker-interpreter"
@@ -27,6 +28,7 @@ class SandboxKernel(IPythonKernel):
 
     kept_output: KeptOutput
     workspace: WorkspaceSize
+    journal: Journal | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -52,8 +54,16 @@ class SandboxKernel(IPythonKernel):
         found = variables.describe(self.shell.user_ns, skip=self.shell.user_ns_hidden, seconds=seconds)
         self.session.send(stream, "variables_reply", {"status": "ok", "variables": found}, parent, ident)
 
+    def _publish_execute_input(self, code: str, parent: dict[str, Any], execution_count: int) -> None:
+        """Called by ipykernel as a cell begins."""
+        if self.journal is not None:
+            self.journal.begin(parent, code, execution_count)
+        super()._publish_execute_input(code, parent, execution_count)
+
     def finish_metadata(self, parent: Any, metadata: dict[str, Any], reply_content: Any) -> dict[str, Any]:
         """Called by ipykernel with each reply to a cell: the size of the workspace rides along."""
+        if self.journal is not None and parent["header"].get("msg_type") == "execute_request":
+            self.journal.end(parent, reply_content)
         metadata["workspace_bytes"] = self.workspace.look()
         finished: dict[str, Any] = super().finish_metadata(parent, metadata, reply_content)
         return finished

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from control_socket import Client, ControlSocket
+from journal_file import JournalFile
 from kernel_process import KernelProcess
 from lifetime import Lifetime, read_record, write_record
 from processes import descendants, memory_use
@@ -48,9 +49,10 @@ class Supervisor:
 
     ``options``, all but the first optional: ``idle_timeout`` (seconds without a cell, with nobody attached, until the
     container ends itself), ``alone_timeout`` (the same whatever runs: nobody could come back to it), ``longest_cell``
-    (seconds), ``save`` (``timeout``, ``max_bytes``: save variables before the end), ``restore`` (``timeout``), and
-    what the kernel takes: ``preload``, ``replay_bytes``. ``pool``: it waits to become a session's. ``reap``: limits
-    that are not this supervisor's to keep, but told to whoever asks for the status.
+    (seconds), ``save`` (``timeout``, ``max_bytes``: save variables before the end), ``restore`` (``timeout``),
+    ``journal`` (``max_bytes``, ``image``), and what the kernel takes: ``preload``, ``replay_bytes``. ``pool``: it waits
+    to become a session's. ``reap``: limits that are not this supervisor's to keep, but told to whoever asks for the
+    status.
     """
 
     def __init__(self, runtime: Path, workspace: Path, options: dict[str, Any]) -> None:
@@ -226,7 +228,9 @@ class Supervisor:
     def on_kernel_end(self, status: int) -> None:
         self.kernel.pid = 0
         self.kill_all()  # what the kernel started does not outlive it
-        self.announce(self.kernel.ended(status))
+        death = self.kernel.ended(status)
+        self.write_into_journal(death)
+        self.announce(death)
         if self.command:
             command, self.command = self.command, None
             if command.done == self.restored:
@@ -237,6 +241,15 @@ class Supervisor:
         if self.restarting:
             self.restarting = False
             self.start_kernel()
+
+    def write_into_journal(self, death: dict[str, Any]) -> None:
+        """The kernel could not write its own end."""
+        if keeping := self.options.get("journal"):
+            fields = {name: death[name] for name in ("signal", "exit_code", "out_of_memory")}
+            asked = self.restarting or self.stopping
+            file = JournalFile(self.workspace, keeping["max_bytes"])
+            file.append(event="death", at=time.time(), asked=asked, **fields)
+            file.close()
 
     def restart(self) -> None:
         """Kill the kernel and all it started; start a new one."""

@@ -28,6 +28,7 @@ from .errors import (
     VolumeInUse,
 )
 from .execution import Execution, Status
+from .journal import Journal, JournalCell, JournalStart, read_journal
 from .manager import SessionManager, SessionStatus
 from .outputs import Display, Error, Output, Result, Stream
 from .session import Session
@@ -53,6 +54,9 @@ __all__ = [
     "HostError",
     "ImageBuildFailed",
     "ImageMissing",
+    "Journal",
+    "JournalCell",
+    "JournalStart",
     "KernelStartFailed",
     "Limits",
     "LinkBroken",
@@ -79,4 +83,5 @@ __all__ = [
     "WorkspaceFiles",
     "Workspaces",
     "open_session",
+    "read_journal",
 ]

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar
 
 from .execution import Execution
+from .journal import Journal
 from .manager import SessionManager
 from .outputs import Output
 from .session import DEFAULT_TIMEOUT, Session
@@ -107,9 +108,14 @@ class BlockingSession:
         *,
         timeout: float | None = DEFAULT_TIMEOUT,
         on_output: Callable[[Output], None] | None = None,
+        asked_by: str | None = None,
     ) -> Execution:
         """As :meth:`Session.execute`. ``on_output`` is called in another thread."""
-        return self._call(self._session.execute(code, timeout=timeout, on_output=on_output))
+        return self._call(self._session.execute(code, timeout=timeout, on_output=on_output, asked_by=asked_by))
+
+    def journal(self) -> Journal:
+        """As :meth:`Session.journal`."""
+        return self._call(self._session.journal())
 
     def follow(self, on_output: Callable[[Output], None] | None = None) -> Execution | None:
         """As :meth:`Session.follow`. ``on_output`` is called in another thread; Ctrl-C leaves the cell running."""

@@ -79,16 +79,23 @@ class CellRun:
         self.container_lost = False
         """The container is gone, or was removed here: open it anew before the next cell."""
 
-    async def run(self, code: str, timeout: float | None, on_output: OnOutput | None, notice: str | None) -> Execution:
+    async def run(
+        self,
+        code: str,
+        timeout: float | None,
+        on_output: OnOutput | None,
+        notice: str | None,
+        asked_by: str | None = None,
+    ) -> Execution:
         """Run ``code`` for at most ``timeout`` seconds, and the ladder's grace times."""
-        self._code, self._on_output = code, on_output
-        self._cell = self._kernel.execute(code, on_output)
+        self._code, self._on_output, self._asked_by = code, on_output, asked_by
+        self._cell = self._kernel.execute(code, on_output, asked_by=asked_by)
         begin = time.monotonic()
         return await self._finish(begin, timeout, None if timeout is None else begin + timeout, notice)
 
     async def follow(self, msg_id: str, seconds: float, on_output: OnOutput | None, notice: str | None) -> Execution:
         """Take over a cell that another program sent ``seconds`` ago, to its end. No time limit of ours ends it."""
-        self._code, self._on_output = "", on_output
+        self._code, self._on_output, self._asked_by = "", on_output, None
         self._cell = await self._kernel.follow(msg_id, on_output, CATCH_UP)
         self._incomplete = not self._cell.started  # the beginning is not kept any more
         self._looks_at_once = True  # its reply goes to the program that sent it
@@ -258,7 +265,7 @@ class CellRun:
                 # idle, and never seen: the request went with the link
                 self._unknown_looks = 0
                 self._kernel.stop_listening(self._cell)
-                self._cell = self._kernel.execute(self._code, self._on_output, self._cell.log)
+                self._cell = self._kernel.execute(self._code, self._on_output, self._cell.log, self._asked_by)
 
     async def _drain(self) -> None:
         """Let what a dead kernel sent arrive: until nothing has come for a moment."""

@@ -107,7 +107,7 @@ class Container:
             image=image,
             labels=name.labels(settings, kept=kept),
             volume=name.volume,
-            supervision=supervision(settings, kept=kept),
+            supervision=supervision(settings, image, kept=kept),
             options=settings.container,
         )
         self.link = Link(thread, thread.new_directory(), on_change)

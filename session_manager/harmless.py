@@ -13,6 +13,8 @@ from typing import Final
 
 import nh3
 
+from .outputs.mime import readable_text
+
 PICTURES: Final = {
     "image/png": b"\x89PNG\r\n\x1a\n",
     "image/jpeg": b"\xff\xd8\xff",
@@ -23,6 +25,9 @@ PICTURES: Final = {
 SVG: Final = "image/svg+xml"
 MOST_HTML: Final = 8 << 20
 """Characters of one piece of HTML; of a longer one the beginning is shown."""
+
+MOST_PLACEHOLDER: Final = 1000
+"""Characters about something of which nothing else can be shown."""
 
 TAGS: Final = nh3.ALLOWED_TAGS - {"map", "area"} | {"section", "article", "figure", "figcaption", "caption", "details"}
 ATTRIBUTES: Final[Mapping[str, set[str]]] = {
@@ -118,4 +123,4 @@ def harmless_data(data: Mapping[str, object]) -> dict[str, object]:
     for mime in ("text/markdown", "text/latex", "text/plain"):
         if isinstance(text := data.get(mime), str):
             return {"text/plain": well_formed(text)}
-    return {}
+    return {"text/plain": well_formed(readable_text(data, MOST_PLACEHOLDER))}

@@ -174,8 +174,10 @@ class Kernel:
 
     # -- requests ---------------------------------------------------------------------------------------------
 
-    def execute(self, code: str, on_output: OnOutput | None, log: OutputLog | None = None) -> Cell:
-        """Send a cell; its :class:`Cell` fills as messages arrive.
+    def execute(
+        self, code: str, on_output: OnOutput | None, log: OutputLog | None = None, asked_by: str | None = None
+    ) -> Cell:
+        """Send a cell; its :class:`Cell` fills as messages arrive. ``asked_by`` goes along, for the session's journal.
 
         ``input()`` in it fails at once, and its failure does not abort the cells of other clients that wait behind it.
         """
@@ -191,6 +193,7 @@ class Kernel:
                 "allow_stdin": False,
                 "stop_on_error": False,
             },
+            metadata={} if asked_by is None else {"asked_by": asked_by[:200]},
         )
         cell = Cell(msg_id, log)
         self._router.add(cell)
@@ -256,10 +259,18 @@ class Kernel:
             raise KernelStartFailed("The kernel's channels are closed.")
         return self._client
 
-    def _send(self, channel: str, msg_type: str, content: dict[str, object], *, subshell: str | None = None) -> str:
+    def _send(
+        self,
+        channel: str,
+        msg_type: str,
+        content: dict[str, object],
+        *,
+        subshell: str | None = None,
+        metadata: dict[str, object] | None = None,
+    ) -> str:
         """Send a request; its id. Where the connection is gone, or nobody reads, it is made anew: this never waits."""
         client = self._connected()
-        message = client.session.msg(msg_type, content)
+        message = client.session.msg(msg_type, content, metadata=metadata)
         if subshell is not None:
             message["header"]["subshell_id"] = subshell
         if not client.send(channel, message):

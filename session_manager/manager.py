@@ -18,6 +18,7 @@ from .container import Starter
 from .engine import Engine, make_engine
 from .engine.base import ExecStream
 from .errors import ContainerGone, FileMissing, LinkError, SandboxError, SessionClosed, SettingsError
+from .journal import Journal, read_session_journal
 from .link import Link
 from .link_thread import LinkThread
 from .pool import Pool
@@ -165,6 +166,15 @@ class SessionManager:
             )
 
         yield WorkspaceFiles(open_door, self.settings.limits, self.settings.container)
+
+    async def journal(self, key: str, *, owner: str = "") -> Journal:
+        """The cells that ran in the session of this key, whether or not it runs; no kernel is started for it.
+
+        :raises FileError: it can't be read.
+        :raises SandboxError: there is no such session, and no files of one.
+        """
+        async with self.files(key, owner=owner) as files:
+            return await read_session_journal(files, self.settings.limits)
 
     def _name(self, key: str, owner: str) -> SessionName:
         return SessionName(self.settings.namespace, key, owner)

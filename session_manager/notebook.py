@@ -18,9 +18,11 @@ from nbformat.validator import normalize
 
 from .errors import NotebookError
 from .execution import Execution
+from .journal import read_journal
+from .journal_notebook import METADATA_KEY, notebook_of
 from .outputs import Error, to_nbformat
+from .replacing import replacing
 
-METADATA_KEY = "docker_interpreter"
 SCRIPT_SUFFIXES = (".py", ".txt", "")
 # The percent format, as Jupytext, VS Code, Spyder and PyCharm read it.
 CELL_MARKER = re.compile(r"#\s?%%(?:\s+(?P<rest>.*))?")
@@ -50,10 +52,12 @@ class AttachedFile:
 
 
 def read_notebook(path: Path) -> NotebookNode:
-    """The notebook in an .ipynb file, or the cells of a script, as nbformat 4.5.
+    """The notebook in an .ipynb file, or the cells of a script or of a session's journal, as nbformat 4.5.
 
     :raises NotebookError: it can't be read, or is neither.
     """
+    if path.suffix == ".jsonl":
+        return notebook_of(read_journal(path), key=path.stem)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -64,7 +68,7 @@ def read_notebook(path: Path) -> NotebookNode:
         return parse_notebook(text, str(path))
     if path.suffix in SCRIPT_SUFFIXES:
         return parse_script(text)
-    raise NotebookError(f"{path} is neither a notebook (.ipynb) nor a Python script (.py).")
+    raise NotebookError(f"{path} is neither a notebook (.ipynb), a Python script (.py) nor a journal (.jsonl).")
 
 
 def parse_notebook(text: str, name: str = "The text") -> NotebookNode:
@@ -197,19 +201,5 @@ def write_notebook(notebook: NotebookNode, path: Path) -> None:
     :raises OSError: it can't be written.
     """
     content = nbformat.writes(notebook)
-    write_whole(path, content if content.endswith("\n") else content + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file, wholly or not at all; its folder is made where it is missing.
-
-    :raises OSError: it can't be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write((content if content.endswith("\n") else content + "\n").encode())

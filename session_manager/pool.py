@@ -169,8 +169,9 @@ class Pool:
             LABEL_SCHEMA: SCHEMA,
             LABEL_SETTINGS: self._hash,
         }
-        told = {**supervision(self._settings, kept=True), "pool": True, "preload": self._settings.pool.preload}
-        spec = ContainerSpec(name, await self._image(), labels, name, told, self._settings.container)
+        image = await self._image()
+        told = {**supervision(self._settings, image, kept=True), "pool": True, "preload": self._settings.pool.preload}
+        spec = ContainerSpec(name, image, labels, name, told, self._settings.container)
         await self._engine.create(spec)
         await self._hold(name)
 

@@ -16,6 +16,7 @@ from .container import Starter
 from .engine.base import ExecStream
 from .errors import ContainerGone, LinkError, SessionClosed
 from .execution import Execution
+from .journal import Journal, read_session_journal
 from .kernel import Completions, OnOutput
 from .outputs import Output
 from .protocol import as_seconds
@@ -39,6 +40,7 @@ class _Request:
     code: str
     timeout: float | None
     on_output: OnOutput | None
+    asked_by: str | None
     stop: bool = False
     callback_error: Exception | None = None
 
@@ -121,12 +123,18 @@ class Session:
         await self._own(self._start())
 
     async def execute(
-        self, code: str, *, timeout: float | None = DEFAULT_TIMEOUT, on_output: OnOutput | None = None
+        self,
+        code: str,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        on_output: OnOutput | None = None,
+        asked_by: str | None = None,
     ) -> Execution:
         """Run a cell and wait for its end.
 
         ``timeout``: seconds it may run before it is interrupted, then killed; None for no limit; without it, the
         settings' limit. ``on_output`` is called in the event loop with each output as it comes (streams in chunks).
+        ``asked_by``: who wants it run, for the journal; up to 200 characters of it are kept.
 
         What the code does is in the result's ``status``. Cancelling the call stops the cell in the same steps as a
         timeout does; a call that still waits for its turn leaves the queue.
@@ -140,7 +148,7 @@ class Session:
         limit = limits.timeout if timeout == DEFAULT_TIMEOUT else timeout
         if limits.longest_cell is not None:
             limit = limits.longest_cell if limit is None else min(limit, limits.longest_cell)
-        request = _Request(code, limit, on_output)
+        request = _Request(code, limit, on_output, asked_by)
         try:
             result = await self._own(self._run(request), request)
         except asyncio.CancelledError:
@@ -254,6 +262,14 @@ class Session:
         await self._beside()
         return await self._attachment.kernel.inspect(name, len(name), timeout)
 
+    async def journal(self) -> Journal:
+        """The cells that ran in the session, in this container and those before it; also while a cell runs.
+
+        :raises FileError: it can't be read.
+        :raises SandboxError: as :meth:`execute`.
+        """
+        return await read_session_journal(self.files, self._settings.limits)
+
     async def detach(self) -> None:
         """Let go of the session; it lives on, and whoever comes next with its key finds it."""
         await self._close(hurry=False)
@@ -327,7 +343,7 @@ class Session:
             self._running, self._running_since = request, time.monotonic()
             try:
                 notice = await attachment.take_notice()
-                result = await run.run(request.code, request.timeout, request.show, notice)
+                result = await run.run(request.code, request.timeout, request.show, notice, request.asked_by)
             finally:
                 self._running = None
                 link.end_turn()

@@ -146,6 +146,8 @@ class Limits(_Section):
     """A workspace that holds more is named in each result; None for no limit."""
     replay_bytes: Annotated[int, *_size("64k", "1g")] = parse_size("4m")
     """Output that is kept inside the container for a program that was away while it was printed."""
+    journal_bytes: Annotated[int, *_size("1m", "64g")] | None = parse_size("64m")
+    """What the journal of a session's cells takes in its workspace; the oldest cells go first. None: none is kept."""
     output_bytes: Annotated[int, *_size("64k", "4g")] = parse_size("16m")
     """Output kept of each cell."""
     text_chars: Annotated[int, Field(ge=200, le=10_000_000)] = 20_000
@@ -371,7 +373,7 @@ class Settings(_Section):
 
 def settings_hash(settings: Settings) -> str:
     """12 hexadecimal digits that change with whatever a container is made from."""
-    limits = {"idle_timeout", "idle_margin", "longest_life", "longest_cell", "replay_bytes"}
+    limits = {"idle_timeout", "idle_margin", "longest_life", "longest_cell", "replay_bytes", "journal_bytes"}
     relevant = settings.model_dump(
         mode="json",
         include={"image": True, "container": True, "limits": limits, "saving": True, "pool": {"preload"}},

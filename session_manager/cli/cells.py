@@ -29,17 +29,22 @@ def without_pool(settings: Settings) -> Settings:
 
 
 async def run_cell(
-    session: Session, code: str, seconds: float | None, on_output: Callable[[Output], None] | None = None
+    session: Session,
+    code: str,
+    seconds: float | None,
+    on_output: Callable[[Output], None] | None = None,
+    asked_by: str | None = None,
 ) -> tuple[Execution, bool]:
     """Run a cell; whether Ctrl-C stopped it comes with the execution.
 
     Ctrl-C cancels the main task (see :class:`asyncio.Runner`). A cell that runs is stopped then, as a time
     limit would do it, and its execution returned; one that still waits for its turn is not run, and the
-    cancellation goes on. ``seconds`` is as the session's ``timeout``.
+    cancellation goes on. ``seconds`` is as the session's ``timeout``, and
+    ``asked_by`` as its own.
 
     :raises SandboxError: as :meth:`Session.execute`.
     """
-    cell = asyncio.ensure_future(session.execute(code, timeout=seconds, on_output=on_output))
+    cell = asyncio.ensure_future(session.execute(code, timeout=seconds, on_output=on_output, asked_by=asked_by))
     try:
         return await asyncio.shield(cell), False
     except asyncio.CancelledError:

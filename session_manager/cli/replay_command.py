@@ -27,7 +27,9 @@ def replay(
     context: typer.Context,
     notebooks: Annotated[
         list[Path],
-        typer.Argument(metavar="NOTEBOOK...", show_default=False, help="An .ipynb, or a script with # %% cells."),
+        typer.Argument(
+            metavar="NOTEBOOK...", show_default=False, help="An .ipynb, a script with # %% cells, or a journal."
+        ),
     ],
     output: Annotated[
         Path | None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from ..notebook import write_whole
+from ..replacing import replacing
 from ..replay.report import render
 from ..replay.reported import Look, Report, ReportedCell, ReportedText
 from ..settings import Settings
@@ -22,7 +22,8 @@ def write_report(run: Replay, settings: Settings, path: Path) -> None:
 
     :raises OSError: it can't be written.
     """
-    write_whole(path, render(report_of(run, settings)))
+    with replacing(path) as file:
+        file.write(render(report_of(run, settings)).encode())
 
 
 def report_of(run: Replay, settings: Settings) -> Report:

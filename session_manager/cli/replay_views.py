@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from nbformat import NotebookNode
@@ -80,7 +79,12 @@ class Lines:
         elif result.failed:
             texts.append(result.execution.text)
         if texts and self.several:
-            self.errors.write_line(f"{run.wanted.source}, cell {result.number}:")
+            texts.insert(0, f"{run.wanted.source}, cell {result.number}:")
+        if texts:
+            self.complain(texts)
+
+    def complain(self, texts: Sequence[str]) -> None:
+        """Say something on standard error."""
         for text in texts:
             self.errors.write_line(text)
 
@@ -121,7 +125,7 @@ class Lines:
 
     def failed(self, wanted: Wanted, message: str) -> None:
         """See :class:`View`."""
-        complain(f"error: {wanted.source}: {message}")
+        self.complain([complaint(wanted, message)])
 
 
 class Bar(Lines):
@@ -131,8 +135,6 @@ class Bar(Lines):
         super().__init__(sources)
         self.bars = make_bars(self.console, named=self.several)
         self.rows: dict[Replay, TaskID] = {}
-        # on another stream lines leave the bar as it is
-        self.errors_beside = self.errors.is_terminal
 
     def begin(self, run: Replay) -> None:
         """See :class:`View`."""
@@ -156,33 +158,22 @@ class Bar(Lines):
         self.bars.console.print(self.line(run, result), soft_wrap=True)
         self.explain(run, result)
 
-    def explain(self, run: Replay, result: CellResult) -> None:
-        """See :class:`Lines`."""
-        with self.put_aside():
-            super().explain(run, result)
+    def complain(self, texts: Sequence[str]) -> None:
+        """See :class:`Lines`. On a terminal the bars are taken away meanwhile."""
+        if not self.errors.is_terminal or not self.bars.live.is_started:
+            super().complain(texts)
+            return
+        self.bars.stop()
+        try:
+            super().complain(texts)
+        finally:
+            self.bars.start()
 
     def end(self, run: Replay) -> None:
         """See :class:`View`."""
         self.bars.remove_task(self.rows.pop(run))
         if not self.rows:
             self.bars.stop()
-
-    def failed(self, wanted: Wanted, message: str) -> None:
-        """See :class:`View`."""
-        with self.put_aside():
-            super().failed(wanted, message)
-
-    @contextmanager
-    def put_aside(self) -> Iterator[None]:
-        """Take the bars away, while something else is written where they are."""
-        if not self.errors_beside or not self.bars.live.is_started:
-            yield
-            return
-        self.bars.stop()
-        try:
-            yield
-        finally:
-            self.bars.start()
 
 
 class Together(Bar):
@@ -259,7 +250,12 @@ class Records:
     def failed(self, wanted: Wanted, message: str) -> None:
         """See :class:`View`."""
         print(json.dumps({"source": str(wanted.source), "outcome": NOT_REPLAYED, "message": message}), flush=True)
-        complain(f"error: {wanted.source}: {message}")
+        complain(complaint(wanted, message))
+
+
+def complaint(wanted: Wanted, message: str) -> str:
+    """What to say of one of several notebooks that could not be replayed."""
+    return f"error: {message}" if str(wanted.source) in message else f"error: {wanted.source}: {message}"
 
 
 def make_bars(console: Console, *, named: bool) -> Progress:

@@ -83,7 +83,7 @@ async def run_code(
         progress.stop()
         if local:
             await put_files(session.files, local)
-        execution, stopped = await run_cell(session, code, seconds, None if as_json else live)
+        execution, stopped = await run_cell(session, code, seconds, None if as_json else live, "docker-interpreter run")
         show_result(execution, key, live, pictures, as_json=as_json)
         ended = CTRL_C if stopped else EXIT_CODES[execution.status]
         return ended if get is None else await take_home(session, *get, live) or ended

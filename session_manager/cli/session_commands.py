@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -225,4 +227,48 @@ def fork(
     common = combine(context, engine, docker_host, config, debug)
     run_to_exit(
         lambda: asyncio.run(fork_session(common.settings(), key, new_key, owner=owner or "")), debug=common.debug
+    )
+
+
+@sessions_app.command()
+def export(
+    context: typer.Context,
+    key: Key,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            show_default=False,
+            help="A notebook (.ipynb), a page (.html) or the journal itself (.jsonl), which `replay` takes too; "
+            "- for a notebook on standard output. Default: KEY.ipynb.",
+        ),
+    ] = None,
+    html: Annotated[
+        bool, typer.Option("--html", help="Also a page of the same name, .html, that needs nothing else.")
+    ] = False,
+    owner: Owner = None,
+    engine: Engine = None,
+    docker_host: DockerHost = None,
+    config: Config = None,
+    debug: Debug = False,
+) -> None:
+    """Write what ran in a session as a notebook: code, outputs, plots, errors; also after the session has ended.
+
+    Pages need the extra: pip install 'docker-interpreter[notebook]'
+    """
+    from .exits import run_to_exit
+    from .export import STANDARD_OUTPUT, SUFFIXES
+    from .export import export as export_session
+
+    common = combine(context, engine, docker_host, config, debug)
+    target = output or Path(f"{re.sub(r'[^A-Za-z0-9._-]+', '-', key).strip('.-')[:100] or 'session'}.ipynb")
+    if target != STANDARD_OUTPUT and target.suffix not in SUFFIXES:
+        raise typer.BadParameter(f"{target} should end in .ipynb, .html or .jsonl.", param_hint="-o")
+    if html and (target == STANDARD_OUTPUT or target.suffix == ".jsonl"):
+        raise typer.BadParameter(f"--html belongs to a notebook or page, not to {target}.", param_hint="--html")
+    run_to_exit(
+        lambda: asyncio.run(export_session(common.settings(), key, target, owner=owner or "", html=html)),
+        debug=common.debug,
     )

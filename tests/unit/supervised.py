@@ -21,7 +21,7 @@ PATIENCE = 30.0
 SHORT = 0.3
 """The turn's time limit here, in seconds."""
 
-MODULES = ("supervisor", "control_socket", "kernel_process", "lifetime", "turns", "processes")
+MODULES = ("supervisor", "control_socket", "journal_file", "kernel_process", "lifetime", "turns", "processes")
 """What the supervisor is made of."""
 
 STAND_IN = """

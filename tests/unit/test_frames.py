@@ -39,7 +39,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-BESIDE = ("control_socket", "processes", "kernel_process", "lifetime", "turns")
+BESIDE = ("control_socket", "journal_file", "processes", "kernel_process", "lifetime", "turns")
 """The modules that the supervisor is made of, in the order in which they need each other."""
 
 relay = load("relay")

@@ -25,6 +25,9 @@ PUBLIC = [
     "HostError",
     "ImageBuildFailed",
     "ImageMissing",
+    "Journal",
+    "JournalCell",
+    "JournalStart",
     "KernelStartFailed",
     "Limits",
     "LinkBroken",
@@ -51,6 +54,7 @@ PUBLIC = [
     "WorkspaceFiles",
     "Workspaces",
     "open_session",
+    "read_journal",
 ]
 
 

@@ -73,6 +73,7 @@ def test_the_defaults_are_safe_and_complete() -> None:
             "when_full": "reap",
             "workspace_bytes": 4096 * MIB,
             "replay_bytes": 4 * MIB,
+            "journal_bytes": 64 * MIB,
             "output_bytes": 16 * MIB,
             "text_chars": 20_000,
             "message_bytes": 128 * MIB,
