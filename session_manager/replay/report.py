@@ -98,9 +98,19 @@ def text(cell: ReportedText) -> Markup:
     return Markup("<pre>{}</pre>").format(cell.source)
 
 
+class Renderer(IPythonRenderer):
+    """nbconvert's, for which a picture may be missing."""
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        """A picture; the words for it, where it should be attached and is not."""
+        if url.startswith("attachment:") and not self.attachments.get(url.removeprefix("attachment:")):
+            return str(escape(text))
+        return str(super().image(text, url, title))
+
+
 def markdown(source: str, attachments: Mapping[str, dict[str, str]]) -> str:
     """HTML of Markdown, which may hold any HTML."""
-    renderer = IPythonRenderer(escape=False, exclude_anchor_links=True, attachments=dict(attachments))
+    renderer = Renderer(escape=False, exclude_anchor_links=True, attachments=dict(attachments))
     try:
         return str(MarkdownWithMath(renderer=renderer).render(source))
     except RecursionError:

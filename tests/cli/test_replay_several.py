@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ from session_manager import Session
 from session_manager.cli.replay import exit_code
 from session_manager.cli.replay_run import WORDS, Wanted, open_replay
 from session_manager.cli.replay_views import Records
+from session_manager.engine import make_engine
 from session_manager.execution import Status
 from session_manager.settings import Settings
 
@@ -223,7 +223,7 @@ def test_a_container_that_is_removed_under_a_cell(docker_cli: CommandLine) -> No
         deadline = time.monotonic() + SECONDS
         while not (found := running(docker_cli)):
             assert time.monotonic() < deadline
-        subprocess.run(["docker", "rm", "--force", *found], check=True, capture_output=True)
+        asyncio.run(remove(found))
         output, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1, errors
     assert "CONTAINER REMOVED" in output and "was stopped or removed while the cell ran" in errors
@@ -236,6 +236,15 @@ def running(cli: CommandLine) -> list[str]:
     """The containers of throw-away sessions whose cell has run for a moment."""
     sessions = json.loads(cli("sessions", "--json").stdout)
     return [one["container"] for one in sessions if not one["kept"] and (one["running"] or 0) > 0.2]
+
+
+async def remove(containers: list[str]) -> None:
+    engine = make_engine(Settings())
+    try:
+        for name in containers:
+            await engine.remove(name)
+    finally:
+        await engine.close()
 
 
 def test_every_end_of_a_cell_has_its_words() -> None:
