@@ -32,8 +32,10 @@ from .reported import Report, ReportedCell, ReportedText
 
 MOST_CHARACTERS = 200_000
 """Of one output's text; of a longer one the beginning and the end are shown."""
-MOST_CODE = 100_000
-"""Characters of code that are coloured, and of Markdown that is laid out; more is plain text."""
+MOST_CODE = 50_000
+"""Characters of a cell's code that are coloured; more is plain text."""
+MOST_MARKDOWN = 20_000
+"""Characters of a cell that are laid out; more is plain text, as hostile text takes nbconvert more than linear time."""
 MOST_OUTPUTS = 500
 """Of one cell."""
 LIGHT, DARK = "friendly", "github-dark"
@@ -87,13 +89,15 @@ def code(source: str) -> Markup:
     """Code in colours."""
     if len(source) > MOST_CODE:
         return escape(source)
+    # its expressions take quadratic time on lines of nothing but space
+    source = "\n".join(line if line.strip() else "" for line in source.split("\n"))
     # Pygments escapes what it gets
     return Markup(highlight(source, PythonLexer(stripnl=False), HtmlFormatter(nowrap=True)))  # noqa: S704
 
 
 def text(cell: ReportedText) -> Markup:
     """A cell that is not code."""
-    if cell.is_markdown and len(cell.source) <= MOST_CODE:
+    if cell.is_markdown and len(cell.source) <= MOST_MARKDOWN:
         return Markup(harmless_html(markdown(cell.source, cell.attachments)))  # noqa: S704 - just cleaned
     return Markup("<pre>{}</pre>").format(cell.source)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import signal
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -167,6 +168,16 @@ def test_what_is_too_long_is_cut() -> None:
     assert "characters, which the notebook has, are left out here" in page.text
     assert "7 more outputs are in the notebook" in page.text
     assert len(page.text) < 5 * MOST_CHARACTERS
+
+
+@pytest.mark.parametrize("piece", [" \n", "\x0c\n", "\\begin{a}", "[", "![", "**a*", "`", "<a b='", "\x1b[31m", "\r"])
+def test_no_text_takes_for_ever(piece: str) -> None:
+    text = piece * (100_000 // len(piece))
+    begin = time.monotonic()
+    for size in (20_000, 50_000, 100_000):
+        prose = ReportedText(text[:size], is_markdown=True)
+        render(report(prose, cell({"output_type": "stream", "text": text[:size]}, code=text[:size])))
+    assert time.monotonic() - begin < 30
 
 
 def test_the_richest_form_that_is_harmless_is_shown() -> None:
