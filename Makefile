@@ -6,6 +6,7 @@ READY := $(VENV)/.ready
 RUN := $(BIN)/docker-interpreter
 NOTEBOOK := examples/analysis.ipynb
 RESULT := build/demo/analysis.ipynb
+REPORT := build/demo/analysis.html
 
 .DEFAULT_GOAL := help
 .PHONY: help venv engine image image-example demo test e2e browser lint clean-engine clean
@@ -53,9 +54,10 @@ image-example: image
 
 demo: image-example
 	@mkdir -p $(dir $(RESULT))
-	$(RUN) replay $(NOTEBOOK) --image example -o $(RESULT)
+	$(RUN) replay $(NOTEBOOK) --image example -o $(RESULT) --html $(REPORT)
 	@echo
 	@echo 'The executed notebook, with its plots: $(RESULT)'
+	@echo 'As a page:                             $(REPORT)'
 
 lint: venv
 	$(BIN)/ruff check

@@ -121,6 +121,10 @@ class BlockingSession:
         """As :meth:`Session.follow`. ``on_output`` is called in another thread; Ctrl-C leaves the cell running."""
         return self._call(self._session.follow(on_output))
 
+    def memory(self) -> int | None:
+        """As :meth:`Session.memory`."""
+        return self._call(self._session.memory())
+
     def running(self) -> float | None:
         """As :meth:`Session.running`."""
         return self._call(self._session.running())

@@ -35,6 +35,8 @@ NOTHING_TO_SHOW = {
     "out_of_memory": "OutOfMemory",
     "died": "Died",
     "interrupted": "Interrupted",
+    "container_removed": "ContainerRemoved",
+    "engine_unreachable": "EngineUnreachable",
 }
 """Names for the error outputs of cells that ended without raising anything."""
 

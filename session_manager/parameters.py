@@ -37,15 +37,16 @@ def parse_parameters(given: Sequence[str]) -> dict[str, object]:
     return found
 
 
-def set_parameters(notebook: NotebookNode, values: Mapping[str, object]) -> None:
+def set_parameters(notebook: NotebookNode, values: Mapping[str, object]) -> bool:
     """Put a cell that assigns the values after the one tagged ``parameters``; where there is none, before all others.
 
-    One that an earlier filling left (tagged ``injected-parameters``) is replaced.
+    One that an earlier filling left (tagged ``injected-parameters``) is replaced. False: values were given, and no cell
+    is tagged, so that the notebook may assign other ones after them.
 
     :raises NotebookError: the cell of parameters does not assign one of the names.
     """
     if not values:
-        return
+        return True
     cells = [cell for cell in notebook.cells if INJECTED not in tags_of(cell)]
     position = next((number for number, cell in enumerate(cells) if PARAMETERS in tags_of(cell)), None)
     if position is not None:
@@ -59,6 +60,7 @@ def set_parameters(notebook: NotebookNode, values: Mapping[str, object]) -> None
     cell = nbformat.v4.new_code_cell(source, metadata={"tags": [INJECTED]})
     cells.insert(0 if position is None else position + 1, cell)
     notebook.cells = cells
+    return position is not None
 
 
 def tags_of(cell: NotebookNode) -> Sequence[str]:

@@ -15,7 +15,7 @@ from .cell_run import CellRun
 from .changed_files import from_door
 from .container import Starter
 from .engine.base import ExecStream
-from .errors import ContainerGone, SandboxError, SessionClosed
+from .errors import ContainerGone, LinkError, SandboxError, SessionClosed
 from .execution import Execution
 from .journal import Journal, read_session_journal
 from .kernel import Completions, OnOutput
@@ -182,6 +182,20 @@ class Session:
         """
         running = await self._running_cell()
         return None if running is None else running[1]
+
+    async def memory(self) -> int | None:
+        """Bytes that its processes use now, without the page cache; also while a cell runs.
+
+        None where that can't be learnt. Nothing is started for it: who looks on does not bring a session back.
+        """
+        if not self._attachment.is_attached:
+            return None
+        try:
+            memory = (await self._attachment.link.request("status")).get("memory")
+        except LinkError as error:
+            logger.debug("no memory of %s: %s", self.key, error)
+            return None
+        return memory if isinstance(memory, int) else None
 
     async def interrupt(self) -> bool:
         """Stop the cell that runs in the session now; whether there was one.

@@ -26,6 +26,7 @@ from .options import (
     combine,
     seconds,
 )
+from .replay_command import REPLAY_CODES, replay
 from .session_commands import sessions_app
 
 RUN_CODES = """\
@@ -39,15 +40,6 @@ or what --file or --get names could not be had;
 130: Ctrl-C;
 137: it was killed because interrupts did not stop it, or memory ran out,
 or Python died, or the container was removed; variables are lost.
-"""
-REPLAY_CODES = """\
-Exit codes:
-0: every cell ran;
-1: a cell failed, or --check found a difference;
-2: wrong usage;
-125: the notebook can't be read, or the sandbox itself failed;
-130: Ctrl-C.
-The cells that ran are written in each case.
 """
 
 app = typer.Typer(
@@ -157,117 +149,7 @@ def run(
     )
 
 
-@app.command(epilog=REPLAY_CODES, rich_help_panel="Sessions")
-def replay(
-    context: typer.Context,
-    notebook: Annotated[
-        Path,
-        typer.Argument(metavar="NOTEBOOK", show_default=False, help="An .ipynb, or a script with # %% cells."),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="OUT.ipynb",
-            show_default=False,
-            help="Where the executed notebook goes; its images go into OUT_files. "
-            "Default: NAME.out.ipynb beside the notebook.",
-        ),
-    ] = None,
-    file_to_put: FilesToPut = None,
-    parameters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            show_default=False,
-            help="Fill a parameter, as papermill does: a cell after the one tagged parameters assigns it. "
-            "Can be given several times.",
-        ),
-    ] = None,
-    first: Annotated[
-        int, typer.Option("--from", min=1, metavar="N", help="The first cell to run; needs --session.")
-    ] = 1,
-    last: Annotated[
-        int | None, typer.Option("--until", min=1, metavar="N", show_default=False, help="The last cell to run.")
-    ] = None,
-    session: Annotated[
-        str | None,
-        typer.Option(
-            "--session",
-            "-s",
-            metavar="KEY",
-            show_default=False,
-            help="Run in the session of this key, which goes on living, with its variables; not in a fresh one.",
-        ),
-    ] = None,
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Compare what the cells put out with what the notebook has recorded."),
-    ] = False,
-    float_tolerance: Annotated[
-        float, typer.Option(min=0, max=1, metavar="RATIO", help="By how much numbers may differ under --check.")
-    ] = 0.0,
-    image_tolerance: Annotated[
-        float, typer.Option(min=0, max=1, metavar="RATIO", help="By how much images may; needs the extra notebook.")
-    ] = 0.04,
-    as_json: Json = False,
-    timeout: Timeout = None,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Don't stop at a cell that fails.")] = False,
-    engine: Engine = None,
-    docker_host: DockerHost = None,
-    image: Image = None,
-    config: Config = None,
-    debug: Debug = False,
-) -> None:
-    """Run every code cell of a notebook in one fresh session, and write the executed notebook.
-
-    The notebook's metadata can name files, relative to the notebook, that are
-    put into the session first: "docker_interpreter": {"files": ["data/a.csv"]}
-
-    Cells tagged skip are left out; cells tagged raises-exception may raise.
-
-    With --check, addresses, timings, names made by chance, the time of the
-    replay itself and the order of dictionaries and sets may differ; all else
-    has to be as it was recorded. Of errors, type and message are compared. Cells
-    tagged nbval-ignore-output are not. Images that look different are written
-    beside the notebook's, side by side.
-    """
-    from ..replay.sameness import Tolerance
-    from .exits import SANDBOX_FAILED, run_to_exit
-    from .replay import replay as run_notebook
-
-    common = combine(context, engine, docker_host, config, debug, image)
-    target = output or notebook.with_name(f"{notebook.stem}.out.ipynb")
-    if first > 1 and session is None:
-        raise typer.BadParameter("the cells before it have left their variables in no session.", param_hint="--from")
-    if last is not None and last < first:
-        raise typer.BadParameter(f"{last} comes before {first}.", param_hint="--until")
-    if target.suffix != ".ipynb":
-        raise typer.BadParameter(f"{target} should end in .ipynb.", param_hint="-o")
-    run_to_exit(
-        lambda: asyncio.run(
-            run_notebook(
-                common.settings(),
-                notebook,
-                target,
-                seconds(timeout),
-                keep_going=keep_going,
-                beside=file_to_put or (),
-                parameters=parameters or (),
-                first=first,
-                last=last,
-                key=session,
-                as_json=as_json,
-                check=Tolerance(float_tolerance, image_tolerance) if check else None,
-            )
-        ),
-        debug=common.debug,
-        failed=SANDBOX_FAILED,
-    )
-
-
+app.command("replay", epilog=REPLAY_CODES, rich_help_panel="Sessions")(replay)
 app.command("files", epilog=EPILOG, rich_help_panel="Sessions")(files)
 
 

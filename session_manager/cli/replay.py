@@ -1,263 +1,220 @@
-"""The command ``replay``: a notebook's cells, one after another, in one fresh session."""
+"""The command ``replay``: one notebook, or several at once, each in a session of its own."""
 
 from __future__ import annotations
 
-import json
-import sys
+import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
+from dataclasses import dataclass
 
-from nbformat import NotebookNode
-from rich.console import Console
-from rich.status import Status
 from rich.text import Text
 
-from ..errors import NotebookError
-from ..execution import Execution
-from ..notebook import attached_files, read_notebook, record, write_notebook
-from ..outputs import Display, Result, strip_escapes
-from ..parameters import parse_parameters, set_parameters
-from ..replay.sameness import Tolerance
+from ..errors import NotebookError, SandboxError
+from ..execution import readable_size
+from ..manager import SessionManager
+from ..outputs import strip_escapes
 from ..session import Session
 from ..settings import Settings
-from .cells import open_manager, run_cell
-from .exits import CTRL_C, FAILED
-from .live import SafeStream
-from .pictures import SUFFIXES, images_in
-from .replay_check import Check
-from .transfers import local_files, put_files
+from .cells import open_manager, without_pool
+from .exits import CTRL_C, FAILED, SANDBOX_FAILED, complain
+from .progress import Progress
+from .replay_run import NOT_REPLAYED, STOPPED, STYLES, Replay, View, Wanted, open_replay
+from .replay_views import Records, choose_view
+from .tables import plain, print_table
 
-SKIP_TAGS = frozenset(("skip", "skip-execution", "nbval-skip"))
-MAY_RAISE_TAGS = frozenset(("raises-exception", "nbval-raises-exception"))
-MOST_IMAGES = 100
-"""Of one cell that become files; all that are kept are in the notebook."""
-DIFFERENT = "DIFFERENT"
-WORDS = {
-    "ok": "ok",
-    "error": "FAILED",
-    "interrupted": "TIMED OUT",
-    "killed": "KILLED",
-    "out_of_memory": "OUT OF MEMORY",
-    "died": "DIED",
-}
-STYLES = {"ok": "green", "raised, as its tag says": "green", "skipped": "dim"}
+WORST_FIRST = (CTRL_C, SANDBOX_FAILED, FAILED)
+"""Exit codes of which the first that one of several notebooks has is the command's."""
 
 
 @dataclass(slots=True)
-class Replay:
-    """One run of a notebook. :meth:`run` fills it; :meth:`write` works whenever that ended."""
+class Turnout:
+    """What became of one of several notebooks."""
 
-    notebook: NotebookNode
-    output: Path
-    check: Check | None = None
-    """What the outputs are compared with, where they are."""
-    as_json: bool = False
-    """A JSON object for each cell, instead of lines for people."""
-    executions: dict[int, Execution] = field(default_factory=dict)
-    """By the cell's position in the notebook."""
-    failed: list[int] = field(default_factory=list)
-    """Numbers of the code cells that failed, or put out something else than was recorded, from 1."""
+    wanted: Wanted
+    run: Replay | None = None
+    """None where it could not be read."""
     stopped: bool = False
-    """Ctrl-C ended it."""
-    console: Console = field(default_factory=lambda: Console(highlight=False, markup=False, emoji=False))
+    """Ctrl-C came before its first cell."""
+    error: str | None = None
+    """Why it could not be replayed, or not to its end."""
+    written: bool = False
 
     @property
-    def different(self) -> int:
-        """How many cells put out something else than was recorded."""
-        return len(self.check.found) if self.check is not None else 0
+    def code(self) -> int:
+        """As if it had been replayed alone."""
+        if self.stopped or (self.run is not None and self.run.stopped):
+            return CTRL_C
+        if self.error is not None:
+            return SANDBOX_FAILED
+        return 0 if self.run is None else exit_code(self.run)
 
     @property
-    def cells(self) -> list[tuple[int, NotebookNode]]:
-        """The code cells that have code, with their positions in the notebook."""
-        return [
-            (position, cell)
-            for position, cell in enumerate(self.notebook.cells)
-            if cell.cell_type == "code" and cell.source.strip()
-        ]
-
-    async def run(self, session: Session, seconds: float | None, cells: range, *, keep_going: bool) -> None:
-        """Run those cells, by their numbers from 1, until one fails or all are done.
-
-        :raises SandboxError: the session can't be had any more.
-        """
-        errors = SafeStream(sys.stderr)
-        total = len(self.cells)
-        for number, (position, cell) in enumerate(self.cells, 1):
-            if number not in cells:
-                continue
-            title = self.title(number, total, cell)
-            if SKIP_TAGS & set(cell.metadata.get("tags", ())):
-                self.say(number, cell, "skipped", title)
-                continue
-            with running(self.console, title, quiet=self.as_json):
-                execution, self.stopped = await run_cell(session, cell.source, seconds)
-            self.executions[position] = execution
-            outcome = WORDS[execution.status]
-            if self.stopped:
-                outcome = "STOPPED"
-            elif execution.status == "error" and MAY_RAISE_TAGS & set(cell.metadata.get("tags", ())):
-                outcome = "raised, as its tag says"
-            if self.check is not None and outcome in STYLES and self.check.compare(number, position, execution):
-                outcome = DIFFERENT
-            self.say(number, cell, outcome, title, execution)
-            if self.stopped:
-                return
-            if execution.notice:
-                errors.write_line(execution.notice)
-            if outcome not in STYLES:
-                self.failed.append(number)
-                if outcome == DIFFERENT and self.check is not None:
-                    errors.write_line(self.check.text(number))
-                else:
-                    errors.write_line(execution.text)
-                if not keep_going and outcome != DIFFERENT:
-                    return
-
-    def say(
-        self, number: int, cell: NotebookNode, outcome: str, title: str, execution: Execution | None = None
-    ) -> None:
-        """A cell is done with."""
-        if not self.as_json:
-            seconds = None if execution is None else execution.duration
-            self.console.print(self.line(title, outcome, seconds), soft_wrap=True)
-            return
-        found = self.check.found.get(number, []) if self.check is not None else []
-        error = execution.error if execution is not None else None
-        fields = {
-            "cell": number,
-            "id": cell.get("id"),
-            "outcome": outcome,
-            "status": execution and execution.status,
-            "duration": execution and round(execution.duration, 6),
-            "error": error and {"name": error.name, "value": error.value},
-            "differences": [{"where": one.where, "what": one.what} for one in found],
-        }
-        print(json.dumps(fields), flush=True)
-
-    def title(self, number: int, total: int, cell: NotebookNode) -> str:
-        """A cell as the progress lines name it: its number and its first line."""
-        lines = (line for line in cell.source.split("\n") if line.strip())
-        first = strip_escapes(next(lines, "")).strip()
-        room = max(20, min(60, self.console.width - 36))
-        first = first if len(first) <= room else f"{first[: room - 1]}…"
-        return f"[{number:>{len(str(total))}}/{total}] {first:<{room}}"
-
-    @staticmethod
-    def line(title: str, outcome: str, seconds: float | None = None) -> Text:
-        """The progress line of a cell that is done with."""
-        text = Text(f"{title}  ")
-        text.append(" " * 11 if seconds is None else f"{seconds:7.1f} s  ", "dim")
-        return text.append(outcome, STYLES.get(outcome, "bold red"))
-
-    def write(self) -> list[Path]:
-        """Write the notebook with what was run, and its images as files; the images' paths.
-
-        :raises OSError: something can't be written.
-        """
-        for position, execution in self.executions.items():
-            record(self.notebook.cells[position], execution)
-        write_notebook(self.notebook, self.output)
-        folder = self.output.with_name(f"{self.output.stem}_files")
-        written = []
-        for number, (position, _) in enumerate(self.cells, 1):
-            outputs = self.executions[position].outputs if position in self.executions else ()
-            shown = [output for output in outputs if isinstance(output, Display | Result)]
-            images = (image for output in shown for image in images_in(output.data))
-            for image_number, (mime, content) in enumerate(islice(images, MOST_IMAGES), 1):
-                folder.mkdir(parents=True, exist_ok=True)
-                path = folder / f"cell-{number:02}-{image_number}{SUFFIXES[mime]}"
-                path.write_bytes(content)
-                written.append(path)
-        for number, image_number, content in self.check.pictures() if self.check is not None else ():
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / f"cell-{number:02}-compared-{image_number}.png"
-            path.write_bytes(content)
-            written.append(path)
-        return written
+    def outcome(self) -> str:
+        """In a word."""
+        if self.code == CTRL_C:
+            return STOPPED
+        return NOT_REPLAYED if self.error is not None or self.run is None else self.run.outcome
 
 
-async def replay(
-    settings: Settings,
-    path: Path,
-    output: Path,
-    seconds: float | None,
-    *,
-    keep_going: bool,
-    beside: Sequence[Path] = (),
-    parameters: Sequence[str] = (),
-    first: int = 1,
-    last: int | None = None,
-    key: str | None = None,
-    check: Tolerance | None = None,
-    as_json: bool = False,
-) -> int:
-    """Run a notebook or script in a fresh session and write what came of it; the command's exit code.
-
-    ``beside``: files of this machine that are put beside those that the notebook itself names. ``parameters``: what it
-    is filled with, as ``name=value``. ``first``, ``last``: the numbers of the cells that are run, from 1. ``key``: a
-    session that is used instead of a fresh one, and lives on. ``check``: what is put out is compared with what the
-    notebook has recorded, this exactly.
-
-    :raises NotebookError: it can't be read, or asks for files that it can't have.
-    :raises SandboxError: the session can't be started, or was lost; a file can't be put into it.
-    """
-    notebook = read_notebook(path)
-    files = {file.name: file.path for file in attached_files(notebook, path.parent)} | local_files(beside)
-    set_parameters(notebook, parse_parameters(parameters))
-    run = Replay(notebook, output, None if check is None else Check(notebook, check), as_json)
-    if first > len(run.cells) > 0:
-        raise NotebookError(f"{path} has {len(run.cells)} cells with code, so none can be run from the {first}. on.")
-    for _, cell in run.cells:
-        if not SKIP_TAGS & set(cell.metadata.get("tags", ())):
-            # what an earlier run left would look like this one's
-            cell.outputs, cell.execution_count = [], None
-    begin = time.monotonic()
-    try:
-        async with open_manager(settings) as (manager, progress):
-            session = await (manager.throw_away() if key is None else manager.session(key))
-            progress.stop()
-            if first == 1:  # later cells find what earlier ones made of them
-                await put_files(session.files, files)
-            cells = range(first, (last or len(run.cells)) + 1)
-            await run.run(session, seconds, cells, keep_going=keep_going)
-    finally:
-        if run.executions:
-            report(run, run.write(), time.monotonic() - begin)
+def exit_code(run: Replay) -> int:
+    """What a replay's end means to the shell."""
     if run.stopped:
         return CTRL_C
-    return FAILED if run.failed else 0
+    return FAILED if run.failed or run.different else 0
 
 
-def report(run: Replay, images: list[Path], seconds: float) -> None:
-    """What was done, and where it is."""
-    total, done = len(run.cells), len(run.executions)
-    if run.as_json:
-        fields = {
-            "cells": total,
-            "run": done,
-            "failed": len(run.failed) - run.different,
-            "compared": None if run.check is None else run.check.compared,
-            "different": None if run.check is None else run.different,
-            "stopped": run.stopped,
-            "duration": round(seconds, 6),
-            "notebook": str(run.output),
-            "images": list(map(str, images)),
-        }
-        print(json.dumps(fields), flush=True)
-        return
-    failed = f", {len(run.failed) - run.different} failed" if len(run.failed) > run.different else ""
-    print(f"{done} of {total} cells run in {seconds:.1f} s{failed}")
-    if run.check is not None:
-        print(f"{run.check.compared - run.different} of {run.check.compared} cells put out what was recorded")
-    print(f"Notebook: {run.output}")
-    if images:
-        print(f"Images:   {images[0].parent} ({len(images)})")
+async def replay(settings: Settings, wanted: Sequence[Wanted], *, at_once: int = 1, as_json: bool = False) -> int:
+    """Replay notebooks and scripts, and write what came of them; the command's exit code.
+
+    ``at_once``: how many of them at most. Of one alone all that goes wrong is raised; of several each has its own end.
+
+    :raises NotebookError: it can't be read, or asks for files that it can't have; reports can't be made here.
+    :raises SandboxError: the session can't be started, or was lost; a file can't be put into it.
+    :raises OSError: something can't be written.
+    """
+    if any(one.html for one in wanted):
+        look_for_report_packages()
+    view = choose_view([one.source for one in wanted], as_json=as_json)
+    if len(wanted) == 1:
+        return await replay_alone(settings, wanted[0], view)
+    return await replay_several(settings, wanted, view, at_once)
 
 
-def running(console: Console, title: str, *, quiet: bool) -> Status:
-    """A spinner beside the title of a cell while it runs; nothing where that can't or must not be shown."""
-    shown = console if console.is_terminal and not quiet else Console(quiet=True)
-    return shown.status(Text(title.rstrip(), no_wrap=True, overflow="ellipsis"))
+def look_for_report_packages() -> None:
+    """Find out before any cell runs whether a report can be made.
+
+    :raises NotebookError: it can't.
+    """
+    try:
+        from . import replay_report  # noqa: F401 - for what it imports
+    except ModuleNotFoundError as error:
+        raise NotebookError(
+            f"A report needs {error.name}.", "Install it: `pip install 'docker-interpreter[notebook]'`."
+        ) from None
+
+
+async def replay_alone(settings: Settings, wanted: Wanted, view: View) -> int:
+    """Replay one notebook; the command's exit code. Raises what :func:`replay` does."""
+    run = open_replay(wanted)
+    try:
+        async with open_manager(settings) as (manager, progress):
+            session = await (manager.throw_away() if wanted.key is None else manager.session(wanted.key))
+            progress.stop()
+            await run.put_files(session, bars=True)
+            await run.run(session, view)
+    finally:
+        if run.begun:
+            view.wrote(run, run.write(settings))
+    return exit_code(run)
+
+
+async def replay_several(settings: Settings, wanted: Sequence[Wanted], view: View, at_once: int) -> int:
+    """Replay several notebooks, and print a table of them; the command's exit code, which is the worst of theirs.
+
+    Ctrl-C interrupts all cells that run, and begins no other.
+
+    :raises SandboxError: the engine went away, and sessions could not be ended.
+    """
+    limits = settings.limits
+    # one that waits for its turn here is not refused for want of room
+    places = min(one for one in (at_once, limits.sessions, limits.sessions_per_owner) if one is not None)
+    gate = asyncio.Semaphore(max(1, places))
+    turnouts = [Turnout(one) for one in wanted]
+    try:
+        async with open_manager(without_pool(settings)) as (manager, progress):
+            tasks = [asyncio.create_task(replay_one(manager, turnout, view, gate, progress)) for turnout in turnouts]
+            await wait_for(tasks)
+    finally:
+        if not isinstance(view, Records):
+            print_turnouts(turnouts)
+    for task in tasks:
+        task.result()
+    codes = {turnout.code for turnout in turnouts}
+    return next((code for code in WORST_FIRST if code in codes), 0)
+
+
+async def wait_for(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Until all have ended, by themselves or after a Ctrl-C, which each of them gets."""
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.cancel()
+        if (current := asyncio.current_task()) is not None:
+            current.uncancel()
+        await asyncio.wait(tasks)
+
+
+async def replay_one(
+    manager: SessionManager, turnout: Turnout, view: View, gate: asyncio.Semaphore, progress: Progress
+) -> None:
+    """Replay one of several notebooks, in a throw-away session that ends with it."""
+    try:
+        async with gate:
+            await run_and_write(manager, turnout, view, progress)
+    except asyncio.CancelledError:
+        turnout.stopped = True
+    except SandboxError as error:
+        turnout.error = str(error)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        turnout.error = f"{where}{error.strerror or error}."
+    if turnout.error is not None:
+        view.failed(turnout.wanted, turnout.error)
+
+
+async def run_and_write(manager: SessionManager, turnout: Turnout, view: View, progress: Progress) -> None:
+    """Replay one of several notebooks. Raises what :func:`replay` does."""
+    run = turnout.run = open_replay(turnout.wanted)
+    run.created, run.started = time.time(), time.monotonic()
+    try:
+        session = await manager.throw_away()
+        progress.stop()
+        try:
+            await run.put_files(session, bars=False)
+            await run.run(session, view)
+        finally:
+            await end(session, turnout.wanted)
+    finally:
+        if run.begun:
+            view.wrote(run, run.write(manager.settings))
+            turnout.written = True
+
+
+async def end(session: Session, wanted: Wanted) -> None:
+    """End a throw-away session, also where Ctrl-C comes meanwhile, which goes on afterwards."""
+    ending = asyncio.create_task(session.stop(purge=True))
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        await asyncio.wait([ending])
+        raise
+    except SandboxError as error:
+        complain(f"warning: the session of {wanted.source} could not be ended; it ends by itself. {error}")
+
+
+def print_turnouts(turnouts: Sequence[Turnout]) -> None:
+    """What became of several notebooks, one a row."""
+    checked = any(turnout.wanted.check is not None for turnout in turnouts)
+    table = plain(
+        "notebook", "outcome", "cells", "failed", *(["different"] if checked else []), "time", "memory", "written"
+    )
+    for turnout in turnouts:
+        run, style = turnout.run, STYLES.get(turnout.outcome, "bold red")
+        counts = ["-"] * (3 if checked else 2)
+        if run is not None and run.begun:
+            counts = [
+                f"{len(run.executed)}/{len(run.cells)}",
+                str(run.failed),
+                *([str(run.different)] if checked else []),
+            ]
+        written = [turnout.wanted.output, turnout.wanted.html] if turnout.written else []
+        table.add_row(
+            strip_escapes(str(turnout.wanted.source)),
+            Text(turnout.outcome, style),
+            *counts,
+            f"{run.seconds:.1f} s" if run is not None and run.begun else "-",
+            readable_size(run.peak) if run is not None and run.peak is not None else "-",
+            strip_escapes(", ".join(str(path) for path in written if path is not None)) or "-",
+        )
+    print_table(table)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nbformat import NotebookNode
@@ -14,7 +14,7 @@ from nbformat import NotebookNode
 from ..errors import NotebookError
 from ..execution import Execution
 from ..notebook import record
-from ..replay.compare import Difference, compare_outputs
+from ..replay.compare import Difference, Output, compare_outputs
 from ..replay.sameness import Tolerance
 
 IGNORE_TAG = "nbval-ignore-output"
@@ -59,6 +59,10 @@ class Check:
         if found := compare_outputs(recorded, now.outputs, tolerance):
             self.found[number] = found
         return bool(found)
+
+    def recorded(self, position: int) -> Sequence[Output]:
+        """The outputs that a cell had, by its position in the notebook; none where they are not compared."""
+        return self._recorded.get(position, ())
 
     def text(self, number: int) -> str:
         """What differs in a cell, for people."""

@@ -107,14 +107,14 @@ def note(found: dict[str, Path], name: str, path: Path) -> None:
         raise SandboxError(f"{found[name]} and {path} would both be put as {name!r}.", "Put them one by one.")
 
 
-async def put_files(files: WorkspaceFiles, sources: Mapping[str, Path]) -> list[Arrived]:
-    """Put files of this machine into a workspace, by the paths that they get there.
+async def put_files(files: WorkspaceFiles, sources: Mapping[str, Path], *, bars: bool = True) -> list[Arrived]:
+    """Put files of this machine into a workspace, by the paths that they get there. ``bars``: large ones get one.
 
     :raises SandboxError: as :meth:`WorkspaceFiles.put`; those before it are there.
     """
     arrived = []
     for path, local in sources.items():
-        with bar(local.name, local.stat().st_size) as on_progress:
+        with bar(local.name, local.stat().st_size if bars else 0) as on_progress:
             entry = await files.put(local, path, on_progress=on_progress)
         arrived.append(Arrived(entry.path, local, entry.size))
     return arrived

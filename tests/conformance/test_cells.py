@@ -188,6 +188,24 @@ async def test_interrupt_stops_another_tasks_cell(session: Session) -> None:
     assert run.status == "interrupted" and run.message is not None and "on request" in run.message
 
 
+async def test_memory_is_known_while_a_cell_runs_and_starts_nothing(session: Session, manager: SessionManager) -> None:
+    before = await session.memory()
+    assert before is not None and before > 1 << 20
+    begun = asyncio.Event()
+    code = "x = bytearray(b'x' * (200 << 20))\nprint('begun', flush=True)\nimport time\ntime.sleep(60)"
+    task = asyncio.create_task(session.execute(code, on_output=lambda _: begun.set()))
+    await begun.wait()
+    assert (await session.memory() or 0) > before + (150 << 20)
+    await session.interrupt()
+    await task
+    await manager.engine.remove(session.container_name)
+    deadline = time.monotonic() + 60
+    while await session.memory() is not None:  # until it is noticed
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    assert await manager.engine.inspect(session.container_name) is None
+
+
 async def test_calls_at_once_run_one_after_another_and_get_their_own_output(session: Session) -> None:
     await session.execute("order = []")
     codes = [f"import time\norder.append({i})\nprint('out', {i})\ntime.sleep(0.02)" for i in range(12)]
