@@ -6,6 +6,8 @@ The names below are the public surface; everything else may change.
 from .blocking import BlockingSession, open_session
 from .errors import (
     ContainerGone,
+    EndpointError,
+    EndpointRefused,
     EngineError,
     EngineUnavailable,
     FileError,
@@ -40,6 +42,8 @@ __all__ = [
     "ContainerGone",
     "ContainerOptions",
     "Display",
+    "EndpointError",
+    "EndpointRefused",
     "EngineError",
     "EngineUnavailable",
     "Error",

@@ -12,6 +12,8 @@ PUBLIC = [
     "ContainerGone",
     "ContainerOptions",
     "Display",
+    "EndpointError",
+    "EndpointRefused",
     "EngineError",
     "EngineUnavailable",
     "Error",
