@@ -58,7 +58,10 @@ class ShownSteps(Watcher):
         code = strip_escapes(code).strip("\n")
         if self._stdout.is_terminal:
             self._end_line()
-            self._console.print(Syntax(code, "python", theme="ansi_dark", background_color="default", word_wrap=True))
+            shown = Syntax(
+                code, "python", theme="ansi_dark", background_color="default", line_numbers=True, word_wrap=True
+            )
+            self._console.print(shown)
         else:
             self._stdout.write_line(PROMPT + f"\n{CONTINUED}".join(code.split("\n")))
 
