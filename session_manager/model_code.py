@@ -33,7 +33,9 @@ def _layers_off(text: str) -> str:
     for _ in range(MOST_LAYERS):
         text = _without_fence(text)
         # some endpoints begin with the arguments of a call that has none, and then send those it has
-        bare = text.strip().removeprefix("{}").lstrip()
+        bare = text.strip()
+        if (rest := bare.removeprefix("{}").lstrip()).startswith("{"):
+            bare = rest
         if not bare.startswith(("{", "[", '"')):
             return text
         value = _parse(bare)
