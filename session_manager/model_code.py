@@ -57,6 +57,8 @@ def _parse(text: str) -> object:
             raise ValueError(f"The call's arguments end in the middle: the code was cut off. {WANTED}") from None
         reason = f"{error.msg} at character {error.pos}"
         raise ValueError(f"The call's arguments are no JSON ({reason}). {WANTED}") from None
+    except ValueError:  # a number of thousands of digits
+        raise ValueError(f"The call's arguments are no JSON that can be read. {WANTED}") from None
 
 
 def _code_in(value: dict[str, object]) -> str:

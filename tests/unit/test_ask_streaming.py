@@ -187,25 +187,10 @@ def test_what_is_no_chunk_adds_nothing(nothing: object) -> None:
 
 
 KEYS = st.sampled_from(
-    [
-        "choices",
-        "delta",
-        "content",
-        "reasoning",
-        "tool_calls",
-        "index",
-        "id",
-        "function",
-        "name",
-        "arguments",
-        "finish_reason",
-        "usage",
-        "total_tokens",
-        "prompt_tokens",
-        "extra_content",
-        "type",
-        "text",
-    ]
+    (
+        *("choices", "delta", "content", "reasoning", "tool_calls", "index", "id", "function", "name", "arguments"),
+        *("finish_reason", "usage", "total_tokens", "prompt_tokens", "extra_content", "type", "text"),
+    )
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),

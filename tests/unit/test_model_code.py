@@ -70,6 +70,7 @@ def test_two_fences_are_left_alone() -> None:
         ('{"code": "print("a")"}', "are no JSON (Expecting ',' delimiter at character 17)"),
         ("{'code': 'print(1)'}", "are no JSON"),
         ('{"code": "1"}{"code": "2"}', "are no JSON (Extra data"),
+        ('{"code": ' + "1" * 10_000 + "}", "no JSON that can be read"),
         ("[" * 100_000, "are nested too deeply"),
         ('{"code": "' + "x" * MOST_CHARACTERS + '"}', f"at most {MOST_CHARACTERS} are taken"),
         (json.dumps(json.dumps(json.dumps(json.dumps(json.dumps({"code": "1"}))))), "JSON in JSON"),
