@@ -101,10 +101,12 @@ def ask(
 ) -> None:
     """Let a model answer a question by running Python in a session.
 
-    The model, of any OpenAI-compatible endpoint, runs code as often as it needs, sees results, errors and plots, and
-    mends its code. Each step is shown as it comes, and the transcript is a notebook afterwards, which replay runs.
+    The model, of any OpenAI-compatible endpoint, runs code as often as it
+    needs, sees results, errors and plots, and mends its code. Each step is
+    shown as it comes; the transcript is a notebook, which replay runs.
 
-    The endpoint's key is read from DOCKER_INTERPRETER_API_KEY or OPENAI_API_KEY; a local endpoint may need none.
+    The endpoint's key is read from DOCKER_INTERPRETER_API_KEY or
+    OPENAI_API_KEY; a local endpoint may need none.
     """
     from .exits import SANDBOX_FAILED, run_to_exit
 

@@ -1,4 +1,4 @@
-"""``ask``: a scripted model over real HTTP, streaming, and what the command makes of what it says and how it fails."""
+"""``ask``: a scripted model over real HTTP, streaming, and what the command makes of what it says and does."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,53 +19,20 @@ from session_manager.cli.ask import EXIT_CODES
 from session_manager.outputs import strip_escapes
 
 from ..ask_endpoint import (
-    KEY,
     MODEL,
-    Script,
-    ScriptedEndpoint,
     Turn,
-    call_piece,
     calls,
     calls_with,
     chunk,
     in_turn,
     refuses,
     says,
-    serve,
-    usage,
 )
-from .conftest import ROOT, CommandLine
+from .conftest import Ask, CommandLine, Serve, asking
 from .test_output import PNG, SHOWS_IMAGE
 
 IMAGE_URL = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
 HOSTILE = "\x1b]0;title\x07\x1b[2J\x1b[31mred\x1b[0m \rend"
-ONLY_MODEL = {"OPENAI_API_KEY": KEY}
-
-Serve = Callable[[Script], ScriptedEndpoint]
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Serve]:
-    """Starts an endpoint that follows a script."""
-    with ExitStack() as stack:
-        yield lambda script: stack.enter_context(serve(script))
-
-
-@pytest.fixture
-def ask(cli: CommandLine) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs ``ask`` against an endpoint."""
-    cli.environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        cli.environment.pop(name, None)
-
-    def run(server: ScriptedEndpoint, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        return cli(*asking(server, *arguments), **environment)
-
-    return run
-
-
-def asking(server: ScriptedEndpoint, *arguments: str) -> list[str]:
-    return ["ask", "--base-url", server.base_url, "--model", MODEL, *(arguments or ("What is it?",))]
 
 
 def read(path: Path) -> NotebookNode:
@@ -86,21 +51,16 @@ def spoken(notebook: NotebookNode) -> list[tuple[str, str]]:
 
 
 def kept_session(run: subprocess.CompletedProcess[str]) -> str:
+    """The key that the user is told."""
     found = re.search(r"The session and its files are kept: --session (ask-[0-9a-f]{6}) goes on in it\.", run.stderr)
     assert found, run.stderr
     return found[1]
 
 
-def last_line(run: subprocess.CompletedProcess[str]) -> str:
-    return run.stderr.splitlines()[-1]
-
-
 # -- a conversation that goes well --
 
 
-def test_a_question_is_answered_over_several_calls(
-    ask: Callable[..., Any], endpoint: Serve, cli: CommandLine, tmp_path: Path
-) -> None:
+def test_a_question_is_answered_over_several_calls(ask: Ask, endpoint: Serve, cli: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("n\n40\n2\n")
     server = endpoint(
         in_turn(
@@ -140,7 +100,7 @@ def test_a_question_is_answered_over_several_calls(
 
 
 def test_the_transcript_is_a_notebook_that_can_be_replayed(
-    ask: Callable[..., Any], endpoint: Serve, cli: CommandLine, tmp_path: Path
+    ask: Ask, endpoint: Serve, cli: CommandLine, tmp_path: Path
 ) -> None:
     (tmp_path / "data.csv").write_text("42\n")
     code = ["n = int(open('data.csv').read())", "1 / 0", "n"]
@@ -164,7 +124,7 @@ def test_the_transcript_is_a_notebook_that_can_be_replayed(
 
 
 def test_files_beside_the_transcript_are_named_in_it(
-    ask: Callable[..., Any], endpoint: Serve, cli: CommandLine, tmp_path: Path
+    ask: Ask, endpoint: Serve, cli: CommandLine, tmp_path: Path
 ) -> None:
     for name in ("data.csv", "elsewhere/other.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -176,7 +136,7 @@ def test_files_beside_the_transcript_are_named_in_it(
 
 
 def test_a_transcript_is_never_written_over_another_unless_it_is_named(
-    ask: Callable[..., Any], endpoint: Serve, tmp_path: Path
+    ask: Ask, endpoint: Serve, tmp_path: Path
 ) -> None:
     server = endpoint(in_turn(says("It is so.")))
     (tmp_path / "ask.ipynb").write_text("mine")
@@ -187,21 +147,21 @@ def test_a_transcript_is_never_written_over_another_unless_it_is_named(
     assert spoken(read(tmp_path / "ask.ipynb"))[-1] == ("answer", "It is so.")
 
 
-def test_a_named_session_remembers(ask: Callable[..., Any], endpoint: Serve, cli: CommandLine) -> None:
+def test_a_named_session_remembers(ask: Ask, endpoint: Serve, cli: CommandLine) -> None:
     assert cli("run", "--session", "remembers-asked", "-c", "x = 40").returncode == 0
     run = ask(endpoint(in_turn(calls("x + 2"), says("42"))), "?", "--session", "remembers-asked")
     assert run.stdout == ">>> x + 2\n42\n42\n"
     assert "--session" not in run.stderr
 
 
-def test_the_question_from_standard_input(cli: CommandLine, ask: Callable[..., Any], endpoint: Serve) -> None:
+def test_the_question_from_standard_input(cli: CommandLine, ask: Ask, endpoint: Serve) -> None:
     server = endpoint(in_turn(says("Yes.")))
     assert cli(*asking(server, "-"), stdin="Is it so?\n").stdout == "Yes.\n"
     assert server.messages(0, "user")[0]["content"] == "Is it so?\n"
     assert cli(*asking(server, "-"), stdin=" \n").returncode == 2
 
 
-def test_json(ask: Callable[..., Any], endpoint: Serve, tmp_path: Path) -> None:
+def test_json(ask: Ask, endpoint: Serve, tmp_path: Path) -> None:
     server = endpoint(in_turn(calls(SHOWS_IMAGE, "1 / 0", text="I draw."), calls_with("{"), says("Drawn.")))
     run = ask(server, "?", "--json")
     assert run.returncode == 0
@@ -227,7 +187,7 @@ def test_json(ask: Callable[..., Any], endpoint: Serve, tmp_path: Path) -> None:
     assert (tmp_path / end["transcript"]).exists() and end["session"] == drawn["session"]
 
 
-def test_on_a_terminal(ask: Callable[..., Any], endpoint: Serve, cli: CommandLine) -> None:
+def test_on_a_terminal(ask: Ask, endpoint: Serve, cli: CommandLine) -> None:
     server = endpoint(
         in_turn(calls("print('\\x1b[31mred\\x1b[0m')", text=f"I {HOSTILE}", reasoning="hm"), says(HOSTILE))
     )
@@ -241,7 +201,7 @@ def test_on_a_terminal(ask: Callable[..., Any], endpoint: Serve, cli: CommandLin
     assert "1 print(" in strip_escapes(written.decode())
 
 
-def test_a_model_can_not_write_to_the_terminal_through_code_or_a_pipe(ask: Callable[..., Any], endpoint: Serve) -> None:
+def test_a_model_can_not_write_to_the_terminal_through_code_or_a_pipe(ask: Ask, endpoint: Serve) -> None:
     run = ask(endpoint(in_turn(calls(f"print('{HOSTILE}')", text=HOSTILE), refuses(500, HOSTILE))))
     assert run.returncode == 125
     assert "\x1b" not in run.stdout + run.stderr and "\x07" not in run.stdout + run.stderr
@@ -261,7 +221,7 @@ def pictures_in(request: dict[str, Any]) -> list[str]:
     ]
 
 
-def test_plots_are_saved_and_shown_to_the_model(ask: Callable[..., Any], endpoint: Serve, tmp_path: Path) -> None:
+def test_plots_are_saved_and_shown_to_the_model(ask: Ask, endpoint: Serve, tmp_path: Path) -> None:
     server = endpoint(in_turn(calls(SHOWS_IMAGE, SHOWS_IMAGE, text="I draw."), says("Nice.")))
     run = ask(server, "?", "--image-dir", "plots")
     assert "plots/figure-1.png" in run.stdout and "plots/figure-2.png" in run.stdout
@@ -271,14 +231,14 @@ def test_plots_are_saved_and_shown_to_the_model(ask: Callable[..., Any], endpoin
     assert read(tmp_path / "ask.ipynb").cells[2].outputs[0].data["image/png"].strip() == IMAGE_URL.partition(",")[2]
 
 
-def test_no_images(ask: Callable[..., Any], endpoint: Serve) -> None:
+def test_no_images(ask: Ask, endpoint: Serve) -> None:
     server = endpoint(in_turn(calls(SHOWS_IMAGE), says("done")))
     assert ask(server, "?", "--no-images").returncode == 0
     assert pictures_in(server.requests[1]) == []
     assert server.messages(1, "tool")[0]["content"] == "[image/png 1x1, 70 bytes]"
 
 
-def test_a_model_that_can_not_see_goes_on_without_pictures(ask: Callable[..., Any], endpoint: Serve) -> None:
+def test_a_model_that_can_not_see_goes_on_without_pictures(ask: Ask, endpoint: Serve) -> None:
     turns = in_turn(calls(SHOWS_IMAGE), calls(SHOWS_IMAGE), says("done"))
 
     def script(request: dict[str, Any]) -> Turn:
@@ -296,7 +256,7 @@ def test_a_model_that_can_not_see_goes_on_without_pictures(ask: Callable[..., An
 
 @pytest.mark.parametrize("sums_up", [True, False])
 def test_a_model_that_never_stops_calling_has_to_sum_up(
-    ask: Callable[..., Any], endpoint: Serve, tmp_path: Path, sums_up: bool
+    ask: Ask, endpoint: Serve, tmp_path: Path, sums_up: bool
 ) -> None:
     def script(request: dict[str, Any]) -> Turn:
         return says("So far: 1.") if sums_up and "tools" not in request else calls("n = globals().get('n', 0) + 1\nn")
@@ -312,7 +272,7 @@ def test_a_model_that_never_stops_calling_has_to_sum_up(
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_the_limit_of_tokens(ask: Callable[..., Any], endpoint: Serve, counted: bool) -> None:
+def test_the_limit_of_tokens(ask: Ask, endpoint: Serve, counted: bool) -> None:
     """Counted by the endpoint each turn costs 100; else it is estimated, and the first message alone costs more."""
     server = endpoint(in_turn(calls("1", counted=counted)))
     run = ask(server, "?", "--max-tokens", "250" if counted else "50")
@@ -321,9 +281,7 @@ def test_the_limit_of_tokens(ask: Callable[..., Any], endpoint: Serve, counted: 
     assert f"The limit of {250 if counted else 50} tokens (--max-tokens) is reached" in run.stderr
 
 
-def test_a_reply_that_never_ends_is_cut_at_the_limit_of_tokens(
-    ask: Callable[..., Any], endpoint: Serve, tmp_path: Path
-) -> None:
+def test_a_reply_that_never_ends_is_cut_at_the_limit_of_tokens(ask: Ask, endpoint: Serve, tmp_path: Path) -> None:
     server = endpoint(in_turn(Turn([chunk({"content": "again and again "})] * 500, hold=True)))
     run = ask(server, "?", "--max-tokens", "1000")
     assert run.returncode == 1
@@ -331,231 +289,12 @@ def test_a_reply_that_never_ends_is_cut_at_the_limit_of_tokens(
     assert "The reply was cut off here." in spoken(read(tmp_path / "ask.ipynb"))[2][1]
 
 
-def test_a_cell_that_runs_too_long_is_interrupted_and_the_model_is_told(
-    ask: Callable[..., Any], endpoint: Serve
-) -> None:
+def test_a_cell_that_runs_too_long_is_interrupted_and_the_model_is_told(ask: Ask, endpoint: Serve) -> None:
     server = endpoint(in_turn(calls("import time\ntime.sleep(60)"), says("Too slow.")))
     run = ask(server, "?", "--timeout", "1")
     assert run.returncode == 0
     assert "interrupted after its time limit of 1 s" in server.messages(1, "tool")[0]["content"]
     assert "more than 1 seconds" in server.requests[0]["tools"][0]["function"]["description"]
-
-
-# -- what goes wrong at the endpoint --
-
-
-def dropped(*deltas: dict[str, object]) -> Turn:
-    return Turn([chunk(delta) for delta in deltas], done=False)
-
-
-@pytest.mark.parametrize(
-    ("turn", "sentences"),
-    [
-        (refuses(401, "Incorrect API key"), ["does not accept the key: Incorrect API key. Set OPENAI_API_KEY"]),
-        (
-            refuses(404, "The model `scripted` does not exist", code="model_not_found"),
-            ["has no model 'scripted': The model `scripted` does not exist. Check --model"],
-        ),
-        (refuses(429, "Rate limit reached"), ["takes no more requests for now: Rate limit reached. Try again later"]),
-        (refuses(500, "Out of order"), ["failed (status 500: Out of order)"]),
-        (
-            refuses(400, "This model's maximum context length is 8192 tokens", code="context_length_exceeded"),
-            ["has become longer than the model can read", "8192"],
-        ),
-        (
-            refuses(400, "scripted does not support tools"),
-            ["refused the request (status 400: scripted does not support tools). Choose a model that can call tools."],
-        ),
-        (dropped({"content": "The answer"}), ["broke off in the middle of its reply. Ask again."]),
-        (
-            Turn([chunk({"content": "The answer is 4"})]),
-            ["broke off in the middle of its reply. Ask again."],
-        ),
-        (dropped({"tool_calls": [{"index": 0, "function": {"name": "run_python", "arguments": '{"co'}}]}), ["off in"]),
-        (Turn([{"error": {"message": "the engine is on fire"}}]), ["broke its reply off", "the engine is on fire"]),
-        (Turn(["<html>"]), ["sent something that is no chat completion. Check --base-url"]),
-        (Turn([chunk({}, "stop"), usage()]), ["The model ended without an answer."]),
-    ],
-    ids=[
-        "key",
-        "model",
-        "rate",
-        "server",
-        "context",
-        "tools",
-        "dropped",
-        "no finish",
-        "dropped call",
-        "error in the stream",
-        "no JSON",
-        "nothing",
-    ],
-)
-def test_an_endpoint_that_fails_is_a_clear_error_and_all_is_kept(
-    ask: Callable[..., Any], endpoint: Serve, cli: CommandLine, tmp_path: Path, turn: Turn, sentences: list[str]
-) -> None:
-    (tmp_path / "data.csv").write_text("42\n")
-    server = endpoint(in_turn(calls("x = open('data.csv').read()", text="I look."), turn))
-    run = ask(server, "?", "--file", "data.csv", **ONLY_MODEL)
-    assert run.returncode == 125
-    assert last_line(run).startswith("error: ")
-    for sentence in sentences:
-        assert sentence in last_line(run)
-    assert "Traceback" not in run.stderr and KEY not in run.stderr
-    assert set(server.keys) == {KEY}
-    shown = cli("run", "--session", kept_session(run), "-c", "print(x, open('data.csv').read())")
-    assert shown.stdout == "42\n 42\n\n"
-    parts = spoken(read(tmp_path / "ask.ipynb"))
-    assert parts[:3] == [("question", "?"), ("thought", "I look."), ("code", "x = open('data.csv').read()")]
-    assert parts[-1] == ("notice", last_line(run).removeprefix("error: "))
-
-
-def test_what_was_said_before_the_stream_dropped_is_kept(
-    ask: Callable[..., Any], endpoint: Serve, tmp_path: Path
-) -> None:
-    run = ask(endpoint(in_turn(dropped({"content": "The answer"}, {"content": " is 4"}))))
-    assert run.stdout == "The answer is 4\n"
-    assert spoken(read(tmp_path / "ask.ipynb"))[1:3] == [
-        ("thought", "The answer is 4"),
-        ("notice", "*The reply was cut off here.*"),
-    ]
-
-
-def test_an_endpoint_that_wants_a_key_and_gets_none(ask: Callable[..., Any], endpoint: Serve) -> None:
-    server = endpoint(in_turn(refuses(401, "Who are you?")))
-    run = ask(server)
-    assert "wants a key, and none is set: Who are you?" in last_line(run)
-    assert "Set OPENAI_API_KEY" in last_line(run)
-    assert server.keys == ["none"]
-
-
-def test_the_key_of_this_program_comes_first_and_is_in_no_session(ask: Callable[..., Any], endpoint: Serve) -> None:
-    code = "import os\n[name for name in os.environ if 'API_KEY' in name]"
-    server = endpoint(in_turn(calls(code), says("none")))
-    run = ask(server, "?", OPENAI_API_KEY="another", DOCKER_INTERPRETER_API_KEY=f" {KEY}\n")
-    assert (run.returncode, set(server.keys)) == (0, {KEY})
-    assert server.messages(1, "tool")[0]["content"] == "[]"
-
-
-def test_other_commands_do_not_take_the_key_for_a_setting(cli: CommandLine) -> None:
-    assert cli("run", "-c", "1", DOCKER_INTERPRETER_API_KEY=KEY).returncode == 0
-
-
-def test_a_key_that_an_endpoint_repeats_is_not_shown(ask: Callable[..., Any], endpoint: Serve, tmp_path: Path) -> None:
-    run = ask(endpoint(in_turn(refuses(401, f"Bad key {KEY}"))), "?", **ONLY_MODEL)
-    assert "Bad key …" in run.stderr and KEY not in run.stderr
-    assert KEY not in (tmp_path / "ask.ipynb").read_text()
-
-
-def test_no_endpoint_there(cli: CommandLine, ask: Callable[..., Any]) -> None:
-    run = cli("ask", "--base-url", "http://127.0.0.1:1/v1", "--model", "m", "?")
-    assert run.returncode == 125
-    assert last_line(run).startswith("error: No endpoint answers at http://127.0.0.1:1/v1 (")
-    kept_session(run)
-
-
-def test_an_address_without_the_endpoint(ask: Callable[..., Any], endpoint: Serve, cli: CommandLine) -> None:
-    server = endpoint(in_turn(says("never")))
-    server.base_url = server.base_url.removesuffix("/v1")
-    run = ask(server)
-    assert "There is no chat completions endpoint at http://127.0.0.1:" in last_line(run)
-    assert "often ends in /v1" in last_line(run)
-
-
-def test_what_can_not_be_an_endpoint_is_refused_before_a_session_is_made(alone: CommandLine) -> None:
-    run = alone("ask", "--base-url", "localhost:11434", "--model", "m", "?")
-    assert run.returncode == 125
-    assert last_line(run).startswith("error: 'localhost:11434' is no address of an endpoint.")
-    assert json.loads(alone("sessions", "--json").stdout) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["?"], "--base-url"),
-        (["--base-url", "http://localhost/v1", "?"], "--model"),
-        (["--base-url", "http://localhost/v1", "--model", "m", "?", "-o", "it.txt"], "should end in .ipynb"),
-        (["--base-url", "http://localhost/v1", "--model", "m", ""], "There is no question"),
-        (["--base-url", "http://localhost/v1", "--model", "m", "?", "--max-steps", "0"], "--max-steps"),
-    ],
-)
-def test_wrong_usage(cli: CommandLine, ask: Callable[..., Any], arguments: list[str], sentence: str) -> None:
-    run = cli("ask", *arguments)
-    assert run.returncode == 2
-    assert sentence in " ".join(run.stderr.replace("│", " ").split())
-
-
-def test_without_the_client_it_says_what_to_install(cli: CommandLine, tmp_path: Path) -> None:
-    (tmp_path / "without").mkdir()
-    (tmp_path / "without" / "openai.py").write_text("raise ImportError\n")
-    run = cli(
-        "ask", "--base-url", "http://localhost/v1", "--model", "m", "?", PYTHONPATH=f"{tmp_path / 'without'}:{ROOT}"
-    )
-    assert (run.returncode, run.stdout) == (125, "")
-    assert last_line(run) == (
-        "error: Asking a model needs the openai package. Install it: `pip install 'docker-interpreter[ask]'`."
-    )
-
-
-# -- calls as models make them --
-
-
-def test_calls_that_can_not_be_read_are_answered_and_can_be_made_again(
-    ask: Callable[..., Any], endpoint: Serve, tmp_path: Path
-) -> None:
-    server = endpoint(
-        in_turn(
-            calls_with('{"code": "print(1'),
-            calls_with("{}", name="search_web"),
-            calls_with('{"code": "print(1)\nprint(2)"}'),
-            says("done"),
-        )
-    )
-    run = ask(server)
-    assert run.returncode == 0
-    assert run.stdout == ">>> print(1)\n... print(2)\n1\n2\ndone\n"
-    cut_off, unknown, ran = (message["content"] for message in server.messages(3, "tool"))
-    assert cut_off.startswith("The call's arguments end in the middle") and '{"code": "…"}' in cut_off
-    assert unknown == "There is no tool 'search_web': the only one is run_python."
-    assert ran == "1\n2"
-    # endpoints parse what they get back
-    for message in server.messages(3, "assistant"):
-        assert isinstance(json.loads(message["tool_calls"][0]["function"]["arguments"]), dict)
-    assert [role for role, _ in spoken(read(tmp_path / "ask.ipynb"))] == [
-        "question",
-        "unreadable",
-        "unreadable",
-        "code",
-        "answer",
-    ]
-
-
-def test_a_model_that_can_only_make_calls_that_can_not_be_read(ask: Callable[..., Any], endpoint: Serve) -> None:
-    server = endpoint(in_turn(calls_with('{"code": 1}')))
-    run = ask(server)
-    assert (run.returncode, len(server.requests)) == (125, 3)
-    assert "The model has made 3 calls in a row that can't be run." in last_line(run)
-    kept_session(run)
-
-
-def test_calls_without_ids_or_indexes(ask: Callable[..., Any], endpoint: Serve) -> None:
-    whole = Turn(
-        [
-            call_piece(name="run_python", arguments={"code": "x = 40"}),
-            call_piece(name="run_python", arguments='{"code": "x + 2"}'),
-            chunk({}, "stop"),
-        ]
-    )
-    server = endpoint(in_turn(whole, says("42")))
-    assert ask(server).stdout == ">>> x = 40\n>>> x + 2\n42\n42\n"
-    ids = [message["tool_call_id"] for message in server.messages(1, "tool")]
-    assert len(set(ids)) == 2 and all(ids)
-
-
-def test_halves_of_characters_and_nulls_break_nothing(ask: Callable[..., Any], endpoint: Serve, tmp_path: Path) -> None:
-    half = Turn([chunk({"content": "\ud83d"}), chunk({"content": "\ude00 \ud800\x00"}), chunk({}, "stop")])
-    assert ask(endpoint(in_turn(calls("print('\ud800')", text="\udfff"), half))).returncode == 0
-    assert spoken(read(tmp_path / "ask.ipynb"))[-1] == ("answer", "😀 �")
 
 
 # -- how it can be stopped --
@@ -569,7 +308,7 @@ def stop(process: subprocess.Popen[str]) -> str:
 
 
 def test_ctrl_c_stops_the_cell_and_keeps_what_it_did(
-    ask: Callable[..., Any], endpoint: Serve, cli: CommandLine, tmp_path: Path
+    ask: Ask, endpoint: Serve, cli: CommandLine, tmp_path: Path
 ) -> None:
     server = endpoint(in_turn(calls("left = 5\nprint('begun', flush=True)\nimport time\ntime.sleep(300)")))
     with cli.start(*asking(server, "?", "--session", "asked-and-stopped")) as process:
@@ -586,7 +325,7 @@ def test_ctrl_c_stops_the_cell_and_keeps_what_it_did(
 
 
 def test_ctrl_c_stops_the_stream_and_keeps_what_was_said(
-    ask: Callable[..., Any], endpoint: Serve, cli: CommandLine, tmp_path: Path
+    ask: Ask, endpoint: Serve, cli: CommandLine, tmp_path: Path
 ) -> None:
     server = endpoint(in_turn(Turn([chunk({"content": "I begin\n"})], hold=True)))
     with cli.start(*asking(server)) as process:
@@ -600,9 +339,7 @@ def test_ctrl_c_stops_the_stream_and_keeps_what_was_said(
     ]
 
 
-def test_a_kill_loses_nothing_of_the_transcript(
-    ask: Callable[..., Any], endpoint: Serve, cli: CommandLine, tmp_path: Path
-) -> None:
+def test_a_kill_loses_nothing_of_the_transcript(ask: Ask, endpoint: Serve, cli: CommandLine, tmp_path: Path) -> None:
     server = endpoint(in_turn(calls("1 + 1", text="I add."), calls("print('begun', flush=True)\nwhile True: pass")))
     with cli.start(*asking(server)) as process:
         assert process.stdout is not None
@@ -617,9 +354,7 @@ def test_a_kill_loses_nothing_of_the_transcript(
     assert cli("sessions", "stop", key).returncode == 0
 
 
-def test_a_reader_that_has_had_enough_ends_it_quietly(
-    ask: Callable[..., Any], endpoint: Serve, cli: CommandLine
-) -> None:
+def test_a_reader_that_has_had_enough_ends_it_quietly(ask: Ask, endpoint: Serve, cli: CommandLine) -> None:
     server = endpoint(in_turn(calls("for number in range(1_000_000): print(number)"), says("done")))
     with cli.start(*asking(server)) as process:
         assert process.stdout is not None and process.stderr is not None
