@@ -7,6 +7,8 @@ from .blocking import BlockingSession, open_session
 from .changed_files import ChangedFile
 from .errors import (
     ContainerGone,
+    EndpointError,
+    EndpointRefused,
     EngineError,
     EngineUnavailable,
     FileError,
@@ -43,6 +45,8 @@ __all__ = [
     "ContainerGone",
     "ContainerOptions",
     "Display",
+    "EndpointError",
+    "EndpointRefused",
     "EngineError",
     "EngineUnavailable",
     "Error",

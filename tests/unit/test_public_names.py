@@ -13,6 +13,8 @@ PUBLIC = [
     "ContainerGone",
     "ContainerOptions",
     "Display",
+    "EndpointError",
+    "EndpointRefused",
     "EngineError",
     "EngineUnavailable",
     "Error",
