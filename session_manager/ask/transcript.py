@@ -12,7 +12,8 @@ import nbformat
 from nbformat import NotebookNode
 
 from ..execution import Execution
-from ..notebook import METADATA_KEY, record, write_notebook
+from ..journal_notebook import METADATA_KEY
+from ..notebook import record, write_notebook
 from .conversation import Watcher
 from .streaming import Reply, ToolCall
 

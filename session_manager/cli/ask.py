@@ -131,7 +131,7 @@ async def ask_model(
         transcript = Transcript(path, question, model=model, session=key, files=local)
 
         async def run(code: str) -> tuple[Execution, bool]:
-            return await run_cell(sandbox, code, seconds, None if as_json else live)
+            return await run_cell(sandbox, code, seconds, None if as_json else live, f"docker-interpreter ask, {model}")
 
         view: Watcher = JsonSteps(key, pictures) if as_json else ShownSteps(live)
         description = describe_tool(
