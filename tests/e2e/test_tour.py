@@ -94,7 +94,7 @@ def test_it_has_ten_lines_and_all_work(toured: tuple[Path, dict[str, str]]) -> N
     lines = list(said)
     cells = [line for line in lines if " run " in line]
     assert len(cells) == 3
-    assert "(8703, 16)" in said[cells[0]]
+    assert "(26115, 15)" in said[cells[0]]
     assert "month" in said[cells[1]]
     plot = Image.open(folder / "rain.png")
     assert plot.format == "PNG" and plot.width > 300
