@@ -1,46 +1,46 @@
 """Files into the workspace and out of it: run by an exec of its own, as the user that the kernel runs as.
 
 ``file_door.py WORKSPACE [read-only]`` speaks frames on its standard input and output, as FRAMES.md says ("The file
-door"): one request at a time, any number one after another. Standard library only. Every path is walked folder by
-folder from the workspace, following no link; so whatever is swapped meanwhile, nothing outside is reached.
+door"): one request at a time, any number one after another. Standard library only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import json
 import os
 import secrets
-import shutil
 import signal
 import stat
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
+
+# run by itself, and apart from whatever lies where it is started: Python then looks for nothing beside a program
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - pathlib takes a while to load
+
+from workspace_folders import (  # noqa: E402
+    PARTIAL,
+    STATE_DIRECTORY,
+    Folders,
+    Refused,
+    born,
+    entry_at,
+    mode_at,
+    parts_of,
+    refuse_unless_file,
+    remove_stale,
+    shown,
+)
 
 HEADER = struct.Struct("!BII")
 DATA, CLOSE, REQUEST, REPLY = 3, 4, 6, 7
 MAX_PAYLOAD = 262144
 CHUNK = 131072
-PARTIAL = ".di-partial-"
-STALE = 86_400.0  # seconds after which a partial file has been left by a transfer that was killed
-STATE_DIRECTORY = ".docker-interpreter"
 BATCH = 60_000  # characters of entries in one reply, before JSON's escapes
-MOST_LINKS = 40
-AT_FDCWD, AT_SYMLINK_NOFOLLOW, STATX_BTIME = -100, 0x100, 0x800
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class Refused(Exception):  # noqa: N818 - it is the answer to a request
-    """Why a request is not done: a word for programs (``kind``), and a sentence."""
-
-    def __init__(self, kind: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.kind = kind
 
 
 class GivenUp(Exception):  # noqa: N818 - not an error
@@ -51,7 +51,7 @@ class Door:
     """Answers requests for the files below ``root``."""
 
     def __init__(self, root: str, *, read_only: bool = False) -> None:
-        self.root = os.path.realpath(root)
+        self.folders = Folders(root)
         self.read_only = read_only
         self.operations: dict[str, Callable[[dict[str, Any]], None]] = {
             "changed": self.changed,
@@ -88,7 +88,7 @@ class Door:
         base = parts_of(request.get("path", ""))
         entries: list[dict[str, Any]] = []
         size = count = 0
-        for entry in self.entries(base, recursive=recursive, hidden=request.get("hidden") is True):
+        for entry in self.folders.entries(base, recursive=recursive, hidden=request.get("hidden") is True):
             count += 1
             if count > most:
                 break
@@ -105,10 +105,10 @@ class Door:
         since = time.time() - float(request["seconds"])
         most = int(request["most"])
         found: list[dict[str, Any]] = []
-        for entry in self.entries([], recursive=True, hidden=False):
+        for entry in self.folders.entries([], recursive=True, hidden=False):
             if entry["kind"] != "file":
                 continue
-            path = "/".join([self.root, entry["path"]])
+            path = "/".join([self.folders.root, entry["path"]])
             with contextlib.suppress(OSError):
                 if os.lstat(path).st_ctime < since:
                     continue
@@ -118,42 +118,19 @@ class Door:
                 found.append({**entry, "new": born(path) >= since})
         reply(entries=found, truncated=False)
 
-    def entries(self, base: list[str], *, recursive: bool, hidden: bool) -> Iterator[dict[str, Any]]:
-        """What is in a folder."""
-        waiting = [base]
-        while waiting:
-            folder = waiting.pop()
-            try:
-                descriptor = self.open_folder(folder)
-            except (OSError, Refused):
-                if folder == base:
-                    raise
-                continue  # it was removed or replaced meanwhile, or is locked
-            try:
-                for name in os.listdir(descriptor):  # noqa: PTH208 - of a descriptor
-                    if name.startswith(PARTIAL) or (not hidden and not folder and name == STATE_DIRECTORY):
-                        continue
-                    with contextlib.suppress(FileNotFoundError):
-                        entry = entry_at(descriptor, [*folder, name])
-                        yield entry
-                        if recursive and entry["kind"] == "folder":
-                            waiting.append([*folder, name])
-            finally:
-                os.close(descriptor)
-
     def stat(self, request: dict[str, Any]) -> None:
         """One entry."""
         parts = parts_of(request["path"])
         if not parts:
             raise Refused("refused", "The workspace itself is no entry of it.")
-        with self.folder(parts[:-1]) as descriptor:
+        with self.folders.folder(parts[:-1]) as descriptor:
             reply(entry=entry_at(descriptor, parts))
 
     def get(self, request: dict[str, Any]) -> None:
         """A file's content."""
-        parts = self.through_links(parts_of(request["path"]))
+        parts = self.folders.through_links(parts_of(request["path"]))
         most = int(request["max_bytes"])
-        with self.folder(parts[:-1]) as folder:
+        with self.folders.folder(parts[:-1]) as folder:
             descriptor = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         try:
             status = os.fstat(descriptor)
@@ -181,8 +158,9 @@ class Door:
         self.refuse_to_write(parts)
         if size is not None and size > most:
             raise Refused("too large", f"{shown(parts)} has {size} bytes; the limit is {most}.")
-        most = min(most, self.room(request, size))
-        with self.folder(parts[:-1], make=True) as folder:
+        limit, most_files = request.get("workspace_bytes"), int(request["most_files"])
+        most = min(most, self.folders.room(parts, limit=limit, most_files=most_files, size=size))
+        with self.folders.folder(parts[:-1], make=True) as folder:
             mode = mode_at(folder, parts)
             remove_stale(folder)
             name = PARTIAL + secrets.token_hex(8)
@@ -202,50 +180,19 @@ class Door:
                 raise
             reply(entry=entry_at(folder, parts))
 
-    def room(self, request: dict[str, Any], size: int | None) -> int:
-        """How many bytes the workspace still takes.
-
-        :raises Refused: it is full already, or would be.
-        """
-        limit, most_files = request.get("workspace_bytes"), int(request["most_files"])
-        held = files = 0
-        device = os.lstat(self.root).st_dev
-        waiting = [self.root]
-        while waiting:
-            with contextlib.suppress(OSError), os.scandir(waiting.pop()) as found:
-                for one in found:
-                    with contextlib.suppress(OSError):
-                        status = one.stat(follow_symlinks=False)
-                        if status.st_dev != device:
-                            continue  # a folder that is bound here is not the session's
-                        held += status.st_blocks * 512
-                        if stat.S_ISDIR(status.st_mode):
-                            waiting.append(one.path)
-                        else:
-                            files += 1
-        if files >= most_files:
-            raise Refused("too many", f"The workspace holds {files} files; the limit is {most_files}.")
-        if limit is None:
-            return sys.maxsize
-        if held + (size or 0) > limit:
-            raise Refused("too large", f"The workspace holds {held} bytes, and may hold {limit} with this file.")
-        return int(limit) - held
-
     def remove(self, request: dict[str, Any]) -> None:
         """A file or link; a folder with all in it, where that is wanted."""
         parts = parts_of(request["path"])
         self.refuse_to_write(parts)
-        with self.folder(parts[:-1]) as folder:
-            status = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
-            if not stat.S_ISDIR(status.st_mode):
+        with self.folders.folder(parts[:-1]) as folder:
+            is_folder = stat.S_ISDIR(os.stat(parts[-1], dir_fd=folder, follow_symlinks=False).st_mode)
+            if not is_folder:
                 os.unlink(parts[-1], dir_fd=folder)
-            elif request.get("recursive") is True:
-                shutil.rmtree(parts[-1], dir_fd=folder)
-            else:
-                raise Refused("refused", f"{shown(parts)} is a folder: it is removed with all in it, or not at all.")
+        if is_folder and request.get("recursive") is not True:
+            raise Refused("refused", f"{shown(parts)} is a folder: it is removed with all in it, or not at all.")
+        if is_folder:
+            self.folders.remove_tree(parts)
         reply()
-
-    # -- paths ------------------------------------------------------------------------------------------------
 
     def refuse_to_write(self, parts: list[str]) -> None:
         if self.read_only:
@@ -254,111 +201,6 @@ class Door:
             raise Refused("refused", "That is the workspace itself.")
         if parts[0] == STATE_DIRECTORY:
             raise Refused("refused", f"{STATE_DIRECTORY} is what the session keeps for itself.")
-
-    def through_links(self, parts: list[str]) -> list[str]:
-        """Where a path leads, through links that stay in the workspace. It is walked from there without any."""
-        if not parts:
-            raise Refused("refused", "That is the workspace itself, which is no file.")
-        real = os.path.realpath("/".join([self.root, *parts]))
-        if real != self.root and not real.startswith(self.root.rstrip("/") + "/"):
-            raise Refused("refused", f"{shown(parts)} leads out of the workspace.")
-        return parts_of(real[len(self.root) :].lstrip("/")) or parts
-
-    @contextlib.contextmanager
-    def folder(self, parts: list[str], *, make: bool = False) -> Iterator[int]:
-        """A descriptor of a folder below the root."""
-        descriptor = self.open_folder(parts, make=make)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def open_folder(self, parts: list[str], *, make: bool = False) -> int:
-        descriptor = os.open(self.root, FOLDER)
-        for number, name in enumerate(parts, 1):
-            try:
-                if make:
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(name, 0o755, dir_fd=descriptor)
-                below = os.open(name, FOLDER, dir_fd=descriptor)
-            except OSError as error:
-                if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                    raise Refused("refused", f"{shown(parts[:number])} is no folder, or a link.") from None
-                raise
-            finally:
-                os.close(descriptor)
-            descriptor = below
-        return descriptor
-
-
-def parts_of(path: object) -> list[str]:
-    """The names in a path below the workspace; [] for the workspace itself."""
-    if not isinstance(path, str):
-        raise Refused("refused", "A path is a text.")
-    if path in ("", "."):
-        return []
-    parts = path.split("/")
-    if "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise Refused("refused", f"{path[:200]!r} is no path below the workspace.")
-    return parts
-
-
-def shown(parts: list[str]) -> str:
-    return repr("/".join(parts)[:200])
-
-
-def entry_at(folder: int, parts: list[str]) -> dict[str, Any]:
-    """What there is of one name in a folder."""
-    status = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
-    target = None
-    if stat.S_ISLNK(status.st_mode):
-        kind, target = "link", os.readlink(parts[-1], dir_fd=folder)
-    elif stat.S_ISDIR(status.st_mode):
-        kind = "folder"
-    else:
-        kind = "file" if stat.S_ISREG(status.st_mode) else "other"
-    size = status.st_size if kind == "file" else 0
-    return {"path": "/".join(parts), "kind": kind, "size": size, "modified": status.st_mtime, "target": target}
-
-
-def born(path: str) -> float:
-    """Unix time at which a file was made; 0 where that can't be told. Python has no word for it: statx(2)."""
-    answer = ctypes.create_string_buffer(256)
-    try:
-        code = ctypes.CDLL(None).statx(AT_FDCWD, os.fsencode(path), AT_SYMLINK_NOFOLLOW, STATX_BTIME, answer)
-    except AttributeError:  # an old C library
-        return 0.0
-    (mask,) = struct.unpack_from("=I", answer, 0)
-    seconds, nanoseconds = struct.unpack_from("=qI", answer, 80)
-    return seconds + nanoseconds / 1e9 if code == 0 and mask & STATX_BTIME else 0.0
-
-
-def refuse_unless_file(status: os.stat_result, parts: list[str]) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise Refused("refused", f"{shown(parts)} is a folder.")
-    if not stat.S_ISREG(status.st_mode):
-        raise Refused("refused", f"{shown(parts)} is no ordinary file.")
-
-
-def mode_at(folder: int, parts: list[str]) -> int:
-    """The permissions that a file put there gets: those of the one that it replaces."""
-    try:
-        status = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return 0o644
-    if stat.S_ISLNK(status.st_mode):
-        return 0o644  # the link is replaced, and nothing at its end
-    refuse_unless_file(status, parts)
-    return stat.S_IMODE(status.st_mode) & 0o777
-
-
-def remove_stale(folder: int) -> None:
-    """Remove what transfers left that were killed."""
-    for name in os.listdir(folder):  # noqa: PTH208 - of a descriptor
-        if name.startswith(PARTIAL):
-            with contextlib.suppress(OSError):
-                if time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime > STALE:
-                    os.unlink(name, dir_fd=folder)
 
 
 # -- frames ---------------------------------------------------------------------------------------------------

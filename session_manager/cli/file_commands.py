@@ -19,7 +19,7 @@ VERB_HELP = """\
 files KEY [ls [PATH...]]: what there is; of folders, all that is in them.
 
 files KEY get REMOTE... [DIR]: takes files home, into the current folder, or, where there are several names, into the
-last. REMOTE is a file, a folder or a pattern, which belongs in quotes: 'out/*.png', '**/*.csv'.
+last. REMOTE is a file, a folder, a pattern, which belongs in quotes ('out/*.png', '**/*.csv'), or . for all there is.
 With -o, one file under a name of its own; -o - writes it to standard output.
 
 files KEY put LOCAL... [DEST]: puts files and folders into the session, which is created if there is none. Of several

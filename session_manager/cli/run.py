@@ -86,7 +86,8 @@ async def run_code(
         execution, stopped = await run_cell(session, code, seconds, None if as_json else live, "docker-interpreter run")
         show_result(execution, key, live, pictures, as_json=as_json)
         ended = CTRL_C if stopped else EXIT_CODES[execution.status]
-        return ended if get is None else await take_home(session, *get, live) or ended
+        taken = 0 if get is None else await take_home(session, *get, live)
+        return ended or taken  # what became of the code matters more
 
 
 async def take_home(session: Session, pattern: str, folder: Path, live: LiveOutput) -> int:

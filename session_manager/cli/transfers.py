@@ -123,8 +123,8 @@ async def put_files(files: WorkspaceFiles, sources: Mapping[str, Path], *, bars:
 async def find_files(files: WorkspaceFiles, wanted: Sequence[str]) -> dict[str, FileEntry]:
     """What paths and patterns mean in a workspace, by the names that it gets under a folder of this machine.
 
-    A path that is there means itself, whatever characters it has. Links and special files in folders are left out,
-    which is said.
+    A path that is there means itself, whatever characters it has; ``.`` is all that is in the workspace. Links and
+    special files in folders are left out, which is said.
 
     :raises FileMissing: one means nothing.
     :raises SandboxError: as :meth:`WorkspaceFiles.list`, or two would get one name.
@@ -132,11 +132,14 @@ async def find_files(files: WorkspaceFiles, wanted: Sequence[str]) -> dict[str, 
     found: dict[str, FileEntry] = {}
     everything: Sequence[FileEntry] | None = None
     for one in wanted:
-        entry = await files.stat(one)
+        whole = all(part in ("", ".") for part in one.split("/"))
+        entry = None if whole else await files.stat(one)
         if entry is not None and entry.kind != "folder":
             add(found, entry.path.rpartition("/")[2], entry)
             continue
-        if entry is not None:
+        if whole:
+            meant = {each.path: each for each in await files.list() if each.kind != "folder"}
+        elif entry is not None:
             inside = await files.list(one)
             length = len(entry.path.rpartition("/")[0])
             meant = {each.path[length:].lstrip("/"): each for each in inside if each.kind != "folder"}

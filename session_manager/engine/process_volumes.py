@@ -7,8 +7,8 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import stat
+import subprocess
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -85,8 +85,9 @@ class ProcessVolumes:
             bin_.mkdir(exist_ok=True, mode=0o700)
             with contextlib.suppress(FileNotFoundError):
                 (self._folder / name).rename(bin_ / uuid.uuid4().hex)
-        for entry in bin_.iterdir():  # with what others were killed over
-            shutil.rmtree(entry, ignore_errors=True)
+        if left := list(bin_.iterdir()):  # with what others were killed over
+            # a tree may be deeper than Python's own removal can go; what is left is removed with the next
+            subprocess.run(["rm", "-rf", "--", *left], capture_output=True)  # noqa: S603, S607
 
     def sizes(self, names: Collection[str]) -> dict[str, int]:
         """Bytes of the files in each volume that exists."""

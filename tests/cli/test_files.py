@@ -109,3 +109,18 @@ def test_a_container_is_no_different(docker_cli: CommandLine) -> None:
     assert docker_cli("sessions", "stop", key, "--yes").returncode == 0
     assert docker_cli("files", key, "get", "data", "-o", "-").stdout == "inside"
     assert docker_cli("sessions", "stop", key, "--purge", "--yes").returncode == 0
+
+
+def test_all_that_there_is(alone: CommandLine) -> None:
+    assert alone("run", "-s", "key", "-c", "import os; os.mkdir('a'); open('a/b', 'w').write('1')").returncode == 0
+    assert alone("run", "-s", "key", "-c", "open('c', 'w').write('2')").returncode == 0
+    done = alone("files", "key", "get", ".", "home")
+    assert done.returncode == 0, done.stderr
+    home = alone.folder / "home"
+    assert {path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()} == {"a/b", "c"}
+
+
+def test_of_code_that_failed_its_own_exit_code_stays(cli: CommandLine) -> None:
+    done = cli("run", "--get", "*.none", "results", "-c", "1/0")
+    assert done.returncode == 1
+    assert "Nothing in the session matches" in done.stderr

@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -266,3 +267,54 @@ def test_malformed_requests_are_answered(door: Door, payload: bytes) -> None:
     assert door.reply()["error"] == "refused"
     door.send(frames.DATA, b"of no transfer")
     assert door.put("fine", b"x")["entry"]["size"] == 1
+
+
+def test_what_is_replaced_makes_room(door: Door) -> None:
+    full = {"workspace_bytes": 12_288, "most_files": 1}
+    assert door.put("file", b"x" * 8192, **full)["entry"]["size"] == 8192
+    assert door.put("file", b"y" * 8000, size=8000, **full)["entry"]["size"] == 8000
+    assert door.put("other", b"", **full)["error"] == "too many"
+
+
+def test_what_the_session_keeps_for_itself_is_no_file_of_the_user_s(door: Door) -> None:
+    (door.root / ".docker-interpreter" / "journal").mkdir(parents=True)
+    for number in range(5):
+        (door.root / ".docker-interpreter" / "journal" / str(number)).touch()
+    assert door.put("file", b"", most_files=1)["entry"]["size"] == 0
+
+
+def test_a_folder_deeper_than_any_path_is_listed_and_removed(door: Door) -> None:
+    descriptor = os.open(door.root, os.O_RDONLY)
+    for _ in range(900):
+        os.mkdir("deep", dir_fd=descriptor)
+        below = os.open("deep", os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+    os.close(descriptor)
+    found, answer = [], door.ask("list", path="", most=5000, recursive=True)
+    while not answer.get("end"):
+        found += answer["entries"]
+        answer = door.reply()
+    assert len(found + answer["entries"]) == 901
+    assert door.ask("remove", path="deep", recursive=True) == {}
+    assert list(door.root.iterdir()) == []
+
+
+def test_files_of_the_last_seconds(door: Door) -> None:
+    (door.root / "old").write_text("1")
+    (door.root / "changed").write_text("1")
+    began = time.monotonic()
+    time.sleep(0.2)
+    (door.root / "changed").write_text("12")
+    (door.root / "sub").mkdir()
+    (door.root / "sub" / "new").write_text("123")
+    seconds = time.monotonic() - began - 0.1
+    answer = door.ask("changed", seconds=seconds, most=10)
+    assert {(one["path"], one["size"], one["new"]) for one in answer["entries"]} == {
+        ("changed", 2, False),
+        ("sub/new", 3, True),
+    }
+    assert answer["truncated"] is False
+    answer = door.ask("changed", seconds=seconds, most=1)
+    assert len(answer["entries"]) == 1 and answer["truncated"] is True
