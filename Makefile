@@ -9,11 +9,12 @@ RESULT := build/demo/analysis.ipynb
 REPORT := build/demo/analysis.html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv engine image image-example demo test lint clean-engine clean
+.PHONY: help venv engine image image-example demo test e2e browser lint clean-engine clean
 
 help:
 	@echo 'make demo           replay a data analysis in a container of its own, and say where the results are'
 	@echo 'make test           every check and every test (about half an hour once the images are built)'
+	@echo 'make e2e            the tour of the README, word for word, and its pages in a real browser'
 	@echo 'make lint           the checks alone: ruff and mypy'
 	@echo 'make venv           the virtual environment, in $(VENV)'
 	@echo 'make engine         a container engine that answers; on Debian and Ubuntu, as root, it is installed and started'
@@ -65,6 +66,22 @@ lint: venv
 
 test: lint image-example
 	$(BIN)/pytest --ignore=tests/e2e tests
+
+e2e: image-example browser
+	$(BIN)/pytest tests/e2e
+
+# any of these will do; on Debian and Ubuntu, as root, one is installed
+browser:
+	@set -eu; \
+	for browser in chromium chromium-browser google-chrome; do \
+	    if command -v "$$browser" > /dev/null; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
+	    echo 'A browser is needed: install Chromium or Chrome.' >&2; exit 1; \
+	fi; \
+	echo 'Installing chromium'; \
+	apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium > /dev/null
 
 # without the command nothing was started from here
 clean-engine:

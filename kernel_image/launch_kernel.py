@@ -41,7 +41,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from kernel_image.journal import Journal  # noqa: E402
 from kernel_image.kept_output import KeptOutput  # noqa: E402
-from kernel_image.sandbox_kernel import Commands, SandboxKernel, WorkspaceSize, describe  # noqa: E402
+from kernel_image.sandbox_kernel import Commands, SandboxKernel, describe  # noqa: E402
+from kernel_image.workspace_look import WorkspaceLook  # noqa: E402
 
 PUBLISH_QUEUE = 1000  # messages that may wait for the publishing thread before a printing cell waits too
 PUBLISHED = 64  # messages that may wait on the way to one client
@@ -201,7 +202,7 @@ def main() -> None:
     # they are nothing that the code in cells asked for
     del sys.argv[1:]
     SandboxKernelApp.kept_output = SandboxKernel.kept_output = KeptOutput(options.get("replay_bytes", REPLAY_BYTES))
-    SandboxKernel.workspace = WorkspaceSize(workspace)
+    SandboxKernel.workspace = WorkspaceLook(workspace)
     if keeping := options.get("journal"):
         journal = Journal(workspace, keeping["max_bytes"], keeping["image"])
         WaitingIOPubThread.journal = SandboxKernel.journal = journal

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +14,17 @@ from ipykernel.ipkernel import IPythonKernel
 from kernel_image import variables
 from kernel_image.journal import Journal
 from kernel_image.kept_output import KeptOutput
+from kernel_image.workspace_look import STATE_DIRECTORY, WorkspaceLook
 
-STATE_DIRECTORY = ".docker-interpreter"
 MOST_NAMES = 300  # in a report
 MOST_REPORTED = 100_000  # bytes of a report: it has to fit into an answer to the supervisor, and a frame of the link
-WALK_SHARE = 50  # looking at the workspace may take one part in so many of the time
 
 
 class SandboxKernel(IPythonKernel):
     """Answers three requests more: ``replay_request`` (control), ``variables_request`` (shell, best in a subshell)."""
 
     kept_output: KeptOutput
-    workspace: WorkspaceSize
+    workspace: WorkspaceLook
     journal: Journal | None = None
 
     def __init__(self, **kwargs: Any) -> None:
@@ -56,49 +53,22 @@ class SandboxKernel(IPythonKernel):
 
     def _publish_execute_input(self, code: str, parent: dict[str, Any], execution_count: int) -> None:
         """Called by ipykernel as a cell begins."""
+        self.workspace.begin()
         if self.journal is not None:
             self.journal.begin(parent, code, execution_count)
         super()._publish_execute_input(code, parent, execution_count)
 
     def finish_metadata(self, parent: Any, metadata: dict[str, Any], reply_content: Any) -> dict[str, Any]:
-        """Called by ipykernel with each reply to a cell: the size of the workspace rides along."""
+        """Called by ipykernel with each reply to a cell: what there is to say of the workspace rides along."""
         if self.journal is not None and parent["header"].get("msg_type") == "execute_request":
             self.journal.end(parent, reply_content)
-        metadata["workspace_bytes"] = self.workspace.look()
+        found = self.workspace.look()
+        metadata["workspace_bytes"] = found.size
+        # as text in ASCII: a name may be no UTF-8, which no message could carry
+        metadata["files"] = json.dumps(found.files)
+        metadata["files_complete"] = found.complete
         finished: dict[str, Any] = super().finish_metadata(parent, metadata, reply_content)
         return finished
-
-
-class WorkspaceSize:
-    """How much the workspace holds. A large tree is not walked after each cell: looking takes a small share of time."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.size: int | None = None
-        self.not_before = 0.0
-
-    def look(self) -> int | None:
-        """Bytes on disk, as of a moment ago; None where that can't be known."""
-        begin = time.monotonic()
-        if begin >= self.not_before:
-            with contextlib.suppress(OSError, RecursionError):
-                self.size = self.walk()
-            taken = time.monotonic() - begin
-            self.not_before = begin + taken * WALK_SHARE if taken > 0.001 else 0.0
-        return self.size
-
-    def walk(self) -> int:
-        total = 0
-        folders = [os.fspath(self.directory)]
-        while folders:
-            with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    with contextlib.suppress(OSError):
-                        status = entry.stat(follow_symlinks=False)
-                        total += status.st_blocks * 512
-                        if entry.is_dir(follow_symlinks=False):
-                            folders.append(entry.path)
-        return total
 
 
 class Commands:

@@ -4,8 +4,11 @@ The names below are the public surface; everything else may change.
 """
 
 from .blocking import BlockingSession, open_session
+from .changed_files import ChangedFile
 from .errors import (
     ContainerGone,
+    EndpointError,
+    EndpointRefused,
     EngineError,
     EngineUnavailable,
     FileError,
@@ -38,9 +41,12 @@ from .workspace import FileEntry, WorkspaceFiles
 
 __all__ = [
     "BlockingSession",
+    "ChangedFile",
     "ContainerGone",
     "ContainerOptions",
     "Display",
+    "EndpointError",
+    "EndpointRefused",
     "EngineError",
     "EngineUnavailable",
     "Error",

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 
 from . import execution
+from .changed_files import from_reply
 from .container import Container
 from .errors import ContainerGone, SandboxError
 from .execution import Ending, Execution
@@ -120,6 +121,8 @@ class CellRun:
             status, kept, message = "error", True, None
             error = error or Error("Aborted", "The kernel aborted the cell before it ran.", ())
             message = execution.disk_full(error)
+        changed = from_reply(self._cell.reply_metadata)
+        self._cell.reply_metadata = {}  # it may be large, and the cell lives as long as its execution
         result = Execution(
             code=self._code or self._cell.code or "",
             status=status,
@@ -132,6 +135,8 @@ class CellRun:
             message=message,
             notice=notice,
             warning=execution.too_much(self._cell.workspace_bytes, self._limits.workspace_bytes),
+            files=changed.files,
+            files_complete=changed.complete,
             cell=self._cell,
             text_chars=self._limits.text_chars,
         )

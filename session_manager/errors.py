@@ -22,7 +22,9 @@
     │   ├── FileMissing          there is none of this name
     │   ├── FileRefused          it is no ordinary file, or leads out of the workspace, or can't be written
     │   └── FileTooLarge         it is larger than the settings allow, or there are too many
-    └── NotebookError            a notebook or script can't be read
+    ├── NotebookError            a notebook or script can't be read
+    └── EndpointError            a model can't be asked, or its reply can't be used
+        └── EndpointRefused      the endpoint does not take the messages as they are
 
 What a cell does (raise, run too long, exhaust its memory, kill its kernel) is no exception: it is the
 :attr:`~session_manager.Execution.status` of its execution.
@@ -124,3 +126,11 @@ class FileTooLarge(FileError):
 
 class NotebookError(SandboxError):
     """A notebook or script can't be read."""
+
+
+class EndpointError(SandboxError):
+    """A model's endpoint can't be asked, or broke its reply off, or the model's replies can't be used."""
+
+
+class EndpointRefused(EndpointError):
+    """The endpoint does not take the messages as they are: it may do so with other ones."""

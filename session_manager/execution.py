@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from .changed_files import ChangedFile
 from .frames import KernelState
 from .outputs import Error, Output, text_for_model
 from .protocol import Cell
@@ -15,6 +16,8 @@ Status = Literal[
     "ok", "error", "interrupted", "killed", "out_of_memory", "died", "container_removed", "engine_unreachable"
 ]
 
+MOST_NAMED = 20
+"""Files in a sentence."""
 LOST = "Variables are lost; files in the workspace are kept. The next cell runs in a fresh Python."
 
 
@@ -48,6 +51,10 @@ class Execution:
     """One sentence on what happened to the session before this cell, such as variables that are gone."""
     warning: str | None
     """One sentence on a limit that was passed without ending the cell: the workspace holds too much."""
+    files: Sequence[ChangedFile]
+    """What the cell made or changed in the workspace, by path; also what else was written there meanwhile."""
+    files_complete: bool
+    """Whether these are all. Of a workspace with many files that is not always known, nor of a container that went."""
     cell: Cell
     """What the execution was made of; it goes on collecting."""
     text_chars: int
@@ -62,7 +69,8 @@ class Execution:
         """What a language model reads: outputs as text, bounded, and how the cell ended where that needs saying."""
         shown = text_for_model(self.outputs, max_chars=self.text_chars, code=self.code)
         incomplete = "Some output may be missing." if self.output_incomplete else None
-        return "\n".join(part for part in (self.notice, shown, self.message, self.warning, incomplete) if part)
+        parts = (self.notice, shown, files_line(self.files), self.message, self.warning, incomplete)
+        return "\n".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +145,19 @@ def too_much(held: int | None, limit: int | None) -> str | None:
         f"The workspace holds {readable_size(held)}, more than its limit of {readable_size(limit)}:"
         " remove files that are not needed any more."
     )
+
+
+def files_line(files: Sequence[ChangedFile]) -> str | None:
+    """``Files: new out/plot.png (12 KiB)``, for people and models; None where there are none."""
+    if not files:
+        return None
+    named = [
+        f"{file.kind} {file.path if file.path.isprintable() else ascii(file.path)} ({readable_size(file.size)})"
+        for file in files[:MOST_NAMED]
+    ]
+    if len(files) > MOST_NAMED:
+        named.append(f"and {len(files) - MOST_NAMED} more")
+    return f"Files: {', '.join(named)}"
 
 
 def cause(state: KernelState) -> str:

@@ -38,6 +38,8 @@ class Cell:
     """What runs, as the kernel says it; None until it has begun."""
     workspace_bytes: int | None = None
     """What the workspace holds at its end, as the kernel says it."""
+    reply_metadata: Mapping[str, object] = field(default_factory=dict)
+    """What the kernel says beside its reply."""
     reply_error: Error | None = None
     """The error as the reply gives it, for when the output that shows it was lost."""
 
@@ -117,7 +119,8 @@ class Router:
         cell = self._cell_of(message)
         if cell is not None:
             metadata = message.get("metadata")
-            size = metadata.get("workspace_bytes") if isinstance(metadata, dict) else None
+            cell.reply_metadata = metadata if isinstance(metadata, dict) else {}
+            size = cell.reply_metadata.get("workspace_bytes")
             cell.workspace_bytes = size if isinstance(size, int) and size >= 0 else None
             cell.on_reply(content)
         return cell

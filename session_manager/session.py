@@ -7,14 +7,15 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from .attachment import Attachment
 from .cell_run import CellRun
+from .changed_files import from_door
 from .container import Starter
 from .engine.base import ExecStream
-from .errors import ContainerGone, LinkError, SessionClosed
+from .errors import ContainerGone, LinkError, SandboxError, SessionClosed
 from .execution import Execution
 from .journal import Journal, read_session_journal
 from .kernel import Completions, OnOutput
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT: Final = -1.0
+NO_REPLY: Final = ("killed", "died", "out_of_memory")
+LOOK_SECONDS: Final = 10.0
+"""For a look at the files that a cell left whose kernel is gone."""
 SAVE_GRACE = 10.0
 """Seconds beyond its own limit that saving variables may take to answer."""
 
@@ -340,7 +344,8 @@ class Session:
             await attachment.take_turn(lambda: request.stop)
             link = attachment.link
             run = CellRun(attachment.container, attachment.kernel, self._settings, self._wake, lambda: request.stop)
-            self._running, self._running_since = request, time.monotonic()
+            begin = time.monotonic()
+            self._running, self._running_since = request, begin
             try:
                 notice = await attachment.take_notice()
                 result = await run.run(request.code, request.timeout, request.show, notice, request.asked_by)
@@ -349,11 +354,29 @@ class Session:
                 link.end_turn()
                 if run.container_lost:
                     await attachment.forget()
+            if result.status in NO_REPLY:
+                result = await self._with_files(result, begin)
             if not result.variables_kept:
                 attachment.loss_was_told()
                 if attachment.is_attached and link.kernel.state == "dead":
                     self._spawn(link.request("restart"))  # ready sooner for the next cell
             return result
+
+    async def _with_files(self, result: Execution, begin: float) -> Execution:
+        """The execution of a cell whose kernel could not say which files it left."""
+
+        async def open_door(*, write: bool) -> ExecStream:
+            # not by way of start(): that waits for the lock, which this cell's call has
+            return await self._engine.open_files(self._name.container)
+
+        files = WorkspaceFiles(open_door, self._settings.limits, self._settings.container)
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                changed = from_door(await files.changed(begin))
+        except (SandboxError, TimeoutError) as error:
+            logger.info("which files the cell left can't be had: %s", error or "no answer")
+            return result
+        return replace(result, files=changed.files, files_complete=changed.complete)
 
     async def _follow(self, on_output: OnOutput | None) -> Execution | None:
         async with self._lock:

@@ -16,6 +16,8 @@ from .settings_refused import REFUSED_OPTIONS
 
 PREFIX = "DOCKER_INTERPRETER_"
 CONFIG_VARIABLE = "DOCKER_INTERPRETER_CONFIG"
+KEY_VARIABLE = "DOCKER_INTERPRETER_API_KEY"
+"""The key of a model's endpoint, which is no setting: it would be shown where settings are."""
 _MAX_YAML_BYTES = 65_536
 _MAX_YAML_DEPTH = 8
 _MAX_PROBLEMS = 5
@@ -142,7 +144,7 @@ class Sources:
         """Adds the variables that begin with ``DOCKER_INTERPRETER_``, sections before settings in them."""
         for variable in sorted(env):
             text = env[variable].strip()
-            if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE or not text:
+            if not variable.startswith(PREFIX) or variable in (CONFIG_VARIABLE, KEY_VARIABLE) or not text:
                 continue
             origin = f"environment variable {variable}"
             # The name of an environment variable for the container keeps its case.

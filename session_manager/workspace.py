@@ -11,6 +11,7 @@ import asyncio
 import math
 import mimetypes
 import secrets
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from .settings import ContainerOptions, Limits
 CHUNK = 131072
 """Bytes of one frame on the way in."""
 LONGEST_PATH = 8192
+MOST_CHANGED = 100
 MOST_TARGET = 4096
 UNKNOWN_TYPE = "application/octet-stream"
 
@@ -56,7 +58,7 @@ class FileEntry:
     @property
     def mime(self) -> str:
         """The type that the name speaks for."""
-        return mimetypes.guess_type(self.path)[0] or UNKNOWN_TYPE
+        return mime_of(self.path)
 
 
 class WorkspaceFiles:
@@ -229,6 +231,16 @@ class WorkspaceFiles:
             except FileMissing:
                 return None
 
+    async def changed(self, began: float) -> Mapping[str, object]:
+        """What the door says of files that were made or changed since ``began`` (``time.monotonic()``).
+
+        Its clock is another: so the door, which takes a while to start, is told how long ago that was once it answers.
+        """
+        async with self._door(write=False) as door:
+            await door.ask({"op": "stat", "path": "."})
+            seconds = time.monotonic() - began
+            return answer_of(await door.ask({"op": "changed", "seconds": seconds, "most": MOST_CHANGED}))
+
     async def remove(self, path: str, *, recursive: bool = False) -> None:
         """Remove a file or a link; a folder, with all in it, where ``recursive``.
 
@@ -260,6 +272,11 @@ class WorkspaceFiles:
         if ".." in parts or "\0" in relative or len(relative) > LONGEST_PATH or (not parts and not empty):
             raise FileRefused(f"{path[:200]!r} is no path in the workspace.")
         return "/".join(parts)
+
+
+def mime_of(path: str) -> str:
+    """The mime type that a file's name speaks for."""
+    return mimetypes.guess_type(path)[0] or UNKNOWN_TYPE
 
 
 async def pieces_of(source: bytes | Path | BinaryIO | AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from .ask_command import ASK_CODES, ask
 from .file_commands import EPILOG, files
 from .groups import engine_app, image_app, kernelspec_app
 from .options import (
@@ -150,6 +151,7 @@ def run(
 
 
 app.command("replay", epilog=REPLAY_CODES, rich_help_panel="Sessions")(replay)
+app.command("ask", epilog=ASK_CODES, rich_help_panel="Sessions")(ask)
 app.command("files", epilog=EPILOG, rich_help_panel="Sessions")(files)
 
 

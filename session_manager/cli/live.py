@@ -116,6 +116,11 @@ class LiveOutput:
                 self.showed_error = True
                 self.say("\n".join(traceback) if traceback else f"{name}: {value}")
 
+    @property
+    def stdout(self) -> SafeStream:
+        """Where its standard output goes, for what belongs between outputs."""
+        return self._stdout
+
     def say(self, text: str) -> None:
         """Something on standard error, on a line of its own."""
         self._stderr.write_line(text)

@@ -249,7 +249,9 @@ class Replay:
         """Run a cell, look at the memory, and compare; None where Ctrl-C came before the cell had begun."""
         self._highest = None
         try:
-            execution, self.stopped = await run_cell(session, cell.source, self.wanted.seconds)
+            execution, self.stopped = await run_cell(
+                session, cell.source, self.wanted.seconds, asked_by=f"docker-interpreter replay {self.wanted.source}"
+            )
         except asyncio.CancelledError:
             self._on_ctrl_c()
             return None

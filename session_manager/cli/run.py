@@ -149,4 +149,8 @@ def describe(execution: Execution, key: str | None, pictures: PictureFiles) -> d
         "message": execution.message,
         "notice": execution.notice,
         "warning": execution.warning,
+        "files": [
+            {"path": file.path, "size": file.size, "mime": file.mime, "kind": file.kind} for file in execution.files
+        ],
+        "files_complete": execution.files_complete,
     }

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,12 +20,16 @@ import pytest
 
 from session_manager import Settings
 
+from ..ask_endpoint import MODEL, Script, ScriptedEndpoint, serve
 from ..conftest import NAMESPACE, purge
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "session_manager.cli"]
 CLI_NAMESPACE = f"cli-{NAMESPACE}"
 SECONDS = 90
+
+Serve = Callable[[Script], ScriptedEndpoint]
+Ask = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @dataclass
@@ -122,3 +126,28 @@ def alone(cli: CommandLine, tmp_path: Path) -> Iterator[CommandLine]:
 def docker_cli(cli_environment: dict[str, str], tmp_path: Path) -> CommandLine:
     """The command line on containers, as it is by default."""
     return CommandLine(tmp_path, cli_environment)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Serve]:
+    """Starts an endpoint that follows a script."""
+    with contextlib.ExitStack() as stack:
+        yield lambda script: stack.enter_context(serve(script))
+
+
+@pytest.fixture
+def ask(cli: CommandLine) -> Ask:
+    """Runs ``ask`` against an endpoint."""
+    cli.environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        cli.environment.pop(name, None)
+
+    def run(server: ScriptedEndpoint, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return cli(*asking(server, *arguments), **environment)
+
+    return run
+
+
+def asking(server: ScriptedEndpoint, *arguments: str) -> list[str]:
+    """The arguments that ask a scripted model; "What is it?" where no others are given."""
+    return ["ask", "--base-url", server.base_url, "--model", MODEL, *(arguments or ("What is it?",))]

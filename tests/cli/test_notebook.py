@@ -159,6 +159,8 @@ def execution(status: Status, message: str | None, *messages: tuple[str, dict[st
         message=message,
         notice=None,
         warning=None,
+        files=(),
+        files_complete=True,
         cell=cell,
         text_chars=1000,
     )

@@ -9,9 +9,12 @@ import session_manager
 
 PUBLIC = [
     "BlockingSession",
+    "ChangedFile",
     "ContainerGone",
     "ContainerOptions",
     "Display",
+    "EndpointError",
+    "EndpointRefused",
     "EngineError",
     "EngineUnavailable",
     "Error",

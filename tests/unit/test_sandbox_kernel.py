@@ -1,10 +1,9 @@
-"""What a session's kernel does beyond an ordinary one, without a kernel: sizes, and commands between cells."""
+"""What a session's kernel does beyond an ordinary one, without a kernel: commands between cells."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,125 +12,7 @@ from typing import Any
 import pytest
 
 from kernel_image import sandbox_kernel
-from kernel_image.sandbox_kernel import WALK_SHARE, Commands, WorkspaceSize, describe, shortened
-
-# -- how much the workspace holds ---
-
-
-class Clock:
-    """Time that passes only where a test says so."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 100.0
-        monkeypatch.setattr(sandbox_kernel, "time", SimpleNamespace(monotonic=lambda: self.now))
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
-def on_disk(path: Path) -> int:
-    return path.lstat().st_blocks * 512
-
-
-def test_what_a_workspace_holds_is_counted(tmp_path: Path, clock: Clock) -> None:
-    size = WorkspaceSize(tmp_path)
-    assert size.look() == 0
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "file").write_bytes(b"x" * 100_000)
-    (tmp_path / "a" / "b" / ".hidden").write_bytes(b"x" * 50_000)
-    made = [tmp_path / "a", tmp_path / "a" / "b", tmp_path / "file", tmp_path / "a" / "b" / ".hidden"]
-    assert size.look() == sum(map(on_disk, made))
-    assert sum(map(on_disk, made)) >= 150_000
-
-
-def test_holes_in_files_take_no_room(tmp_path: Path, clock: Clock) -> None:
-    with (tmp_path / "sparse").open("wb") as file:
-        file.truncate(1 << 40)
-    assert (WorkspaceSize(tmp_path).look() or 0) < 1 << 20
-
-
-def test_links_are_not_followed(tmp_path: Path, clock: Clock) -> None:
-    outside, workspace = tmp_path / "outside", tmp_path / "workspace"
-    outside.mkdir()
-    workspace.mkdir()
-    (outside / "large").write_bytes(b"x" * 1_000_000)
-    (workspace / "to a directory").symlink_to(outside)
-    (workspace / "to a file").symlink_to(outside / "large")
-    (workspace / "round and round").symlink_to(workspace)
-    (workspace / "to nothing").symlink_to("nowhere")
-    assert (WorkspaceSize(workspace).look() or 0) < 100_000
-
-
-def test_a_pipe_and_a_socket_hold_nobody_up(tmp_path: Path, clock: Clock) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "socket"))
-        assert WorkspaceSize(tmp_path).look() == 0
-
-
-def test_a_workspace_that_is_gone_holds_nothing(tmp_path: Path, clock: Clock) -> None:
-    assert WorkspaceSize(tmp_path / "gone").look() == 0
-
-
-def test_what_goes_while_it_is_counted_is_passed_over(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").write_bytes(b"x" * 5000)
-    scan = os.scandir
-
-    def scan_and_remove(path: str) -> Any:
-        if path.endswith("a"):
-            raise PermissionError(path)
-        return scan(path)
-
-    monkeypatch.setattr(sandbox_kernel.os, "scandir", scan_and_remove)
-    assert (WorkspaceSize(tmp_path).look() or 0) >= 5000
-
-
-def slow(clock: Clock, seconds: float, *sizes: int) -> Any:
-    """A walk that takes so long; and how much it finds each time."""
-    found = iter(sizes)
-
-    def walk() -> int:
-        clock.now += seconds
-        return next(found)
-
-    return walk
-
-
-def test_a_slow_walk_is_not_repeated_at_once(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = WorkspaceSize(tmp_path)
-    monkeypatch.setattr(size, "walk", slow(clock, 2.0, 10, 20))
-    assert size.look() == 10
-    clock.now += 2.0 * (WALK_SHARE - 1) - 1
-    assert size.look() == 10
-    clock.now += 1.1
-    assert size.look() == 20
-    assert size.look() == 20
-
-
-def test_a_quick_walk_is_repeated(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = WorkspaceSize(tmp_path)
-    monkeypatch.setattr(size, "walk", slow(clock, 0.0005, 10, 20, 30))
-    assert [size.look() for _ in range(3)] == [10, 20, 30]
-
-
-def test_a_walk_that_fails_leaves_what_was_known(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = WorkspaceSize(tmp_path)
-
-    def fails() -> int:
-        raise OSError("no")
-
-    monkeypatch.setattr(size, "walk", fails)
-    assert size.look() is None
-    monkeypatch.setattr(size, "walk", lambda: 5)
-    assert size.look() == 5
-    monkeypatch.setattr(size, "walk", fails)
-    assert size.look() == 5
-
+from kernel_image.sandbox_kernel import Commands, describe, shortened
 
 # -- commands ---
 
