@@ -187,7 +187,9 @@ def record(cell: NotebookNode, execution: Execution) -> None:
     A cell that was ended rather than raising gets an error output that says so.
     """
     outputs = [to_nbformat(output) for output in execution.outputs]
-    if execution.status != "ok" and not any(output["output_type"] == "error" for output in outputs):
+    # IPython itself prints some errors, such as an unknown magic's, and has nothing else to show of them
+    told = ("error",) if execution.status != "error" else ("error", "stream")
+    if execution.status != "ok" and not any(output["output_type"] in told for output in outputs):
         message = execution.message or ""
         error = execution.error or Error(NOTHING_TO_SHOW.get(execution.status, "Error"), message, (message,))
         outputs.append(to_nbformat(error))

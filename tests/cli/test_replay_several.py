@@ -15,9 +15,10 @@ import pytest
 
 from session_manager import Session
 from session_manager.cli.replay import exit_code
-from session_manager.cli.replay_run import WORDS, Wanted, open_replay
+from session_manager.cli.replay_run import WORDS, Replay, Wanted, open_replay
 from session_manager.cli.replay_views import Records
 from session_manager.engine import make_engine
+from session_manager.errors import EngineUnavailable
 from session_manager.execution import Status
 from session_manager.settings import Settings
 
@@ -251,36 +252,68 @@ def test_every_end_of_a_cell_has_its_words() -> None:
     assert WORDS.keys() == set(get_args(Status)) and len(set(WORDS.values())) == len(WORDS)
 
 
-class SlowToLook:
-    """Of a session what a replay uses, whose memory takes long to learn."""
+class FakeSession:
+    """Of a session what a replay uses: its cells end at once, or not at all."""
+
+    running_for = None
+    wanted_next = ""
 
     def __init__(self) -> None:
-        self.looking = asyncio.Event()
+        self.asked = asyncio.Event()
         self.ran: list[str] = []
-        self.running_for = None
+        self.looks_take_long = self.waits_for_its_turn = self.is_lost = False
 
     async def execute(self, code: str, **_: object) -> SimpleNamespace:
+        if self.is_lost:
+            raise EngineUnavailable("No engine answers.")
+        if self.waits_for_its_turn:
+            self.asked.set()
+            await asyncio.sleep(3600)
         self.ran.append(code)
         return SimpleNamespace(status="ok", duration=0.1, outputs=(), error=None, notice=None, execution_count=1)
 
+    async def interrupt(self) -> bool:
+        return False
+
     async def memory(self) -> int | None:
-        self.looking.set()
-        await asyncio.sleep(3600)
-        return None
+        if self.looks_take_long:
+            self.asked.set()
+            await asyncio.sleep(3600)
+        # what comes next is the second cell
+        self.waits_for_its_turn, self.is_lost = self.wanted_next == "wait", self.wanted_next == "lost"
+        return 7
 
 
-async def test_ctrl_c_while_memory_is_looked_at_loses_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def fake(tmp_path: Path) -> tuple[Replay, FakeSession]:
     (tmp_path / "n.py").write_text("# %%\n1\n# %%\n2")
-    run = open_replay(Wanted(tmp_path / "n.py", tmp_path / "out.ipynb"))
-    session = SlowToLook()
+    run = open_replay(Wanted(tmp_path / "n.py", tmp_path / "out.ipynb", tmp_path / "page.html"))
+    return run, FakeSession()
+
+
+@pytest.mark.parametrize("where", ["memory", "turn"])
+async def test_ctrl_c_between_cells_loses_nothing(
+    fake: tuple[Replay, FakeSession], where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, session = fake
+    session.looks_take_long, session.wanted_next = where == "memory", "wait"
     task = asyncio.create_task(run.run(cast(Session, session), Records()))
-    await asyncio.wait_for(session.looking.wait(), SECONDS)
+    await asyncio.wait_for(session.asked.wait(), SECONDS)
     task.cancel()
     await task  # it takes the Ctrl-C for the end of the replay
     assert session.ran == ["1"] and list(run.results) == [1] and run.results[1].outcome == "ok"
-    assert run.stopped and exit_code(run) == 130
-    run.write(Settings(state_dir=tmp_path))
-    assert nbformat.read(tmp_path / "out.ipynb", 4).cells[0].execution_count == 1
+    assert run.stopped and exit_code(run) == 130 and run.outcome == "STOPPED"
+    run.write(Settings())
+    assert nbformat.read(run.wanted.output, 4).cells[0].execution_count == 1
     assert json.loads(capsys.readouterr().out)["outcome"] == "ok"
+
+
+async def test_a_session_that_is_lost_ends_it_and_what_was_done_is_written(fake: tuple[Replay, FakeSession]) -> None:
+    run, session = fake
+    session.wanted_next = "lost"
+    with pytest.raises(EngineUnavailable):
+        await run.run(cast(Session, session), Records())
+    assert run.lost and run.outcome == "SESSION LOST" and run.peak == 7
+    run.write(Settings())
+    assert nbformat.read(run.wanted.output, 4).cells[0].execution_count == 1
+    assert run.wanted.html is not None and "SESSION LOST" in run.wanted.html.read_text()
