@@ -6,28 +6,27 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from .attachment import Attachment
 from .cell_run import CellRun
 from .changed_files import from_door
 from .container import Starter
 from .engine.base import ExecStream
-from .errors import ContainerGone, LinkError, SandboxError, SessionClosed
+from .errors import ContainerGone, LinkError, SandboxError
 from .execution import Execution
 from .journal import Journal, read_session_journal
 from .kernel import Completions, OnOutput
 from .outputs import Output
+from .owned_tasks import OwnedTasks
 from .protocol import as_seconds
 from .registry import SessionName, remove_workspace
 from .variables import SavedVariables, Variable, saved_from, variables_from
 from .workspace import WorkspaceFiles
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 DEFAULT_TIMEOUT: Final = -1.0
 NO_REPLY: Final = ("killed", "died", "out_of_memory")
@@ -84,8 +83,7 @@ class Session:
         self._told = False
         self._running: _Request | None = None
         self._running_since = 0.0
-        self._tasks: dict[asyncio.Task[Any], _Request | None] = {}
-        self._closed = False
+        self._tasks = OwnedTasks(name.key)
 
     @property
     def key(self) -> str:
@@ -124,7 +122,7 @@ class Session:
 
         :raises SandboxError: as :meth:`execute`.
         """
-        await self._own(self._start())
+        await self._tasks.run(self._start())
 
     async def execute(
         self,
@@ -154,7 +152,7 @@ class Session:
             limit = limits.longest_cell if limit is None else min(limit, limits.longest_cell)
         request = _Request(code, limit, on_output, asked_by)
         try:
-            result = await self._own(self._run(request), request)
+            result = await self._tasks.run(self._run(request), lambda: request.stop)
         except asyncio.CancelledError:
             request.on_output = None
             self._stop(request)
@@ -173,7 +171,7 @@ class Session:
 
         :raises SandboxError: as :meth:`execute`.
         """
-        return await self._own(self._follow(on_output))
+        return await self._tasks.run(self._follow(on_output))
 
     async def running(self) -> float | None:
         """For how many seconds the cell that runs now has run, in whatever program; None where none runs.
@@ -219,7 +217,7 @@ class Session:
 
         :raises SandboxError: as :meth:`execute`.
         """
-        await self._own(self._restart())
+        await self._tasks.run(self._restart())
 
     async def save_variables(self) -> SavedVariables:
         """Write the session's variables into its workspace, from where the next container of this key restores them.
@@ -228,7 +226,7 @@ class Session:
 
         :raises SandboxError: as :meth:`execute`; also where Python does not manage it in ``saving.timeout`` seconds.
         """
-        return await self._own(self._save_variables("asked for", None))
+        return await self._tasks.run(self._save_variables("asked for", None))
 
     async def save_and_hold(self, reason: str, work: Callable[[], Awaitable[None]]) -> SavedVariables:
         """Save variables, and do ``work`` before the next cell, of any program, may run: see
@@ -236,7 +234,7 @@ class Session:
 
         :raises SandboxError: as :meth:`save_variables`.
         """
-        return await self._own(self._save_variables(reason, work))
+        return await self._tasks.run(self._save_variables(reason, work))
 
     async def variables(self, timeout: float = 5.0) -> Sequence[Variable]:
         """The session's variables: name, type, size, shape and a short text of each; also while a cell runs.
@@ -285,27 +283,7 @@ class Session:
         if purge or not self._kept:
             await remove_workspace(self._engine, self._name.namespace, self._name.container)
 
-    # -- tasks ------------------------------------------------------------------------------------------------
-
-    async def _own(self, work: Coroutine[object, object, T], request: _Request | None = None) -> T:
-        """Run work in a task of this session's: a cancelled caller goes at once, the work comes to its own end."""
-        if self._closed:
-            work.close()
-            raise SessionClosed(f"The session {self.key!r} was closed.", "Ask the manager for it again.")
-        task = self._loop.create_task(work)
-        self._tasks[task] = request
-        task.add_done_callback(self._forget)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise SessionClosed(f"The session {self.key!r} was closed while this call waited.") from None
-            raise
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        del self._tasks[task]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.debug("session %s: %r", self.key, error)  # its caller has it, where there still is one
+    # -- waking, starting -------------------------------------------------------------------------------------
 
     def _stop(self, request: _Request) -> None:
         request.stop = True
@@ -321,11 +299,6 @@ class Session:
     def _on_link_change(self) -> None:
         self._told = False
         self._wake.set()
-
-    def _spawn(self, work: Coroutine[object, object, object]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks[task] = None
-        task.add_done_callback(self._forget)
 
     async def _start(self) -> None:
         async with self._lock:
@@ -359,7 +332,7 @@ class Session:
             if not result.variables_kept:
                 attachment.loss_was_told()
                 if attachment.is_attached and link.kernel.state == "dead":
-                    self._spawn(link.request("restart"))  # ready sooner for the next cell
+                    self._tasks.spawn(link.request("restart"))  # ready sooner for the next cell
             return result
 
     async def _with_files(self, result: Execution, begin: float) -> Execution:
@@ -407,7 +380,7 @@ class Session:
 
     async def _beside(self) -> None:
         """A kernel that can be asked beside the cell that runs in it."""
-        if self._closed or not self._attachment.is_current:
+        if self._tasks.closed or not self._attachment.is_current:
             await self.start()
 
     async def _open_files(self, *, write: bool) -> ExecStream:
@@ -438,12 +411,8 @@ class Session:
 
     async def _close(self, *, hurry: bool) -> None:
         """Let go. Cells that are being stopped get the time that takes, unless ``hurry``; others are left to run."""
-        if not self._closed:
-            self._closed = True
+        if not self._tasks.closed:
+            self._tasks.closed = True
             self._on_close()
-        for task, request in list(self._tasks.items()):
-            if hurry or request is None or not request.stop:
-                task.cancel()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks))
+        await self._tasks.close(hurry=hurry)
         await self._attachment.forget()
