@@ -143,12 +143,12 @@ def launch(progress: Progress) -> None:
     record_path().write_text(json.dumps(asdict(record)))
     begun = time.monotonic()
     with opened(record) as process:
+        if comes_up(process):
+            progress(f"The engine answers after {time.monotonic() - begun:.1f} s")
+            if process is None or ended(process, 0):  # another daemon was faster, and is not ours to stop
+                record_path().unlink()
+            return
         if process is not None:
-            if comes_up(process):
-                progress(f"The engine answers after {time.monotonic() - begun:.1f} s")
-                if ended(process, 0):  # another daemon was faster, and is not ours to stop
-                    record_path().unlink()
-                return
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process, signal.SIGTERM)
             ended(process, STOP_SECONDS)
@@ -160,13 +160,14 @@ def launch(progress: Progress) -> None:
     )
 
 
-def comes_up(process: int) -> bool:
-    """Whether an engine answers in time. A daemon that ends at once may have met another one, as young."""
+def comes_up(process: int | None) -> bool:
+    """Whether an engine answers in time. A daemon that ends at once (None: before it could be looked at) may have met
+    another one, as young."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if answers():
             return True
-        if ended(process, LOOK_SECONDS):
+        if process is None or ended(process, LOOK_SECONDS):
             met = wait_until(lambda: running_daemon() is not None, YOUNG_SECONDS)
             return met and wait_until(answers, deadline - time.monotonic())
     return False
