@@ -15,7 +15,6 @@ import signal
 import stat
 import struct
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -100,10 +99,8 @@ class Door:
         reply(entries=entries, end=True, truncated=count > most)
 
     def changed(self, request: dict[str, Any]) -> None:
-        """Files that were made or changed in the last ``seconds``. New is what is younger than that, where the file
-        system can tell."""
-        since = time.time() - float(request["seconds"])
-        most = int(request["most"])
+        """Files that were made or changed ``since``. New is what is younger, where the file system can tell."""
+        since, most = float(request["since"]), int(request["most"])
         found: list[dict[str, Any]] = []
         for entry in self.folders.entries([], recursive=True, hidden=False):
             if entry["kind"] != "file":

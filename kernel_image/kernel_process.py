@@ -154,6 +154,7 @@ class KernelProcess:
             self.on_output(self.output_fd)
         self.forget_output()
         self.close_channel()
+        cell_began = self.last_activity(0.0) if self.busy() else None
         with contextlib.suppress(OSError):
             self.activity.write_bytes(b"I{}\n")
         killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
@@ -163,6 +164,7 @@ class KernelProcess:
             "signal": killed_by,
             "out_of_memory": killed_by == signal.SIGKILL and oom_kill_count() > self.oom_kills,
             "last_words": self.last_words.decode(errors="replace"),
+            "cell_began": cell_began,
         }
 
     def interrupt(self) -> None:

@@ -76,6 +76,8 @@ class KernelState:
     signal: int | None = None
     out_of_memory: bool = False
     last_words: str = ""
+    cell_began: float | None = None
+    """When the cell began that ran as it ended, by the container's clock: Unix time, seconds. None where none ran."""
 
     @classmethod
     def parse(cls, fields: object) -> KernelState:
@@ -86,6 +88,7 @@ class KernelState:
         if not isinstance(fields, dict):
             raise FrameError("The container sent a kernel state that is no object.")
         state, generation = fields.get("state"), fields.get("generation")
+        began = fields.get("cell_began")
         exit_code, signal, words = fields.get("exit_code"), fields.get("signal"), fields.get("last_words", "")
         if (
             state not in ("starting", "ready", "dead")
@@ -93,6 +96,7 @@ class KernelState:
             or not isinstance(exit_code, int | None)
             or not isinstance(signal, int | None)
             or not isinstance(words, str)
+            or not isinstance(began, int | float | None)
         ):
             raise FrameError("The container sent a malformed kernel state.")
-        return cls(state, generation, exit_code, signal, fields.get("out_of_memory") is True, words)
+        return cls(state, generation, exit_code, signal, fields.get("out_of_memory") is True, words, began)

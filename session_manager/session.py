@@ -17,6 +17,7 @@ from .container import Starter
 from .engine.base import ExecStream
 from .errors import ContainerGone, LinkError, SandboxError
 from .execution import Execution
+from .frames import KernelState
 from .journal import Journal, read_session_journal
 from .kernel import Completions, OnOutput
 from .outputs import Output
@@ -317,8 +318,7 @@ class Session:
             await attachment.take_turn(lambda: request.stop)
             link = attachment.link
             run = CellRun(attachment.container, attachment.kernel, self._settings, self._wake, lambda: request.stop)
-            begin = time.monotonic()
-            self._running, self._running_since = request, begin
+            self._running, self._running_since = request, time.monotonic()
             try:
                 notice = await attachment.take_notice()
                 result = await run.run(request.code, request.timeout, request.show, notice, request.asked_by)
@@ -328,15 +328,17 @@ class Session:
                 if run.container_lost:
                     await attachment.forget()
             if result.status in NO_REPLY:
-                result = await self._with_files(result, begin)
+                result = await self._with_files(result, link.last_death)
             if not result.variables_kept:
                 attachment.loss_was_told()
                 if attachment.is_attached and link.kernel.state == "dead":
                     self._tasks.spawn(link.request("restart"))  # ready sooner for the next cell
             return result
 
-    async def _with_files(self, result: Execution, begin: float) -> Execution:
-        """The execution of a cell whose kernel could not say which files it left."""
+    async def _with_files(self, result: Execution, death: KernelState | None) -> Execution:
+        """The execution of a cell whose kernel, which died this death, could not say which files it left."""
+        if death is None or death.cell_began is None:
+            return result
 
         async def open_door(*, write: bool) -> ExecStream:
             # not by way of start(): that waits for the lock, which this cell's call has
@@ -345,7 +347,7 @@ class Session:
         files = WorkspaceFiles(open_door, self._settings.limits, self._settings.container)
         try:
             async with asyncio.timeout(LOOK_SECONDS):
-                changed = from_door(await files.changed(begin))
+                changed = from_door(await files.changed(death.cell_began))
         except (SandboxError, TimeoutError) as error:
             logger.info("which files the cell left can't be had: %s", error or "no answer")
             return result

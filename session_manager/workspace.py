@@ -11,7 +11,6 @@ import asyncio
 import math
 import mimetypes
 import secrets
-import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -231,15 +230,10 @@ class WorkspaceFiles:
             except FileMissing:
                 return None
 
-    async def changed(self, began: float) -> Mapping[str, object]:
-        """What the door says of files that were made or changed since ``began`` (``time.monotonic()``).
-
-        Its clock is another: so the door, which takes a while to start, is told how long ago that was once it answers.
-        """
+    async def changed(self, since: float) -> Mapping[str, object]:
+        """What the door says of files that were made or changed since then: Unix time by the container's clock."""
         async with self._door(write=False) as door:
-            await door.ask({"op": "stat", "path": "."})
-            seconds = time.monotonic() - began
-            return answer_of(await door.ask({"op": "changed", "seconds": seconds, "most": MOST_CHANGED}))
+            return answer_of(await door.ask({"op": "changed", "since": since, "most": MOST_CHANGED}))
 
     async def remove(self, path: str, *, recursive: bool = False) -> None:
         """Remove a file or a link; a folder, with all in it, where ``recursive``.

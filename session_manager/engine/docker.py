@@ -169,7 +169,8 @@ class DockerEngine:
             )
             return DockerExecStream(api.exec_start(execution["Id"], socket=True))
         except APIError as error:
-            if error.status_code in (404, 409):
+            # 500: it was being removed as the exec began, which has no code of its own (Docker 20.10)
+            if error.status_code in (404, 409) or "is not running" in str(error.explanation):
                 raise ContainerGone(f"The container {container} does not run ({error.explanation}).") from error
             raise
 

@@ -39,7 +39,13 @@ def test_stop_keeps_files_and_purge_removes_them(cli: CommandLine) -> None:
     stop = cli("sessions", "stop", "files")
     assert (stop.returncode, stop.stdout) == (0, "Stopped files\n")
     assert "files" not in keys(cli)
-    look = ("run", "--session", "files", "-c", "import os\nprint(os.listdir())")
+    look = (
+        "run",
+        "--session",
+        "files",
+        "-c",
+        "import os\nprint([name for name in os.listdir() if name != '.docker-interpreter'])",
+    )
     assert cli(*look).stdout == "['kept.txt']\n"
     refused = cli("sessions", "stop", "files", "--purge")
     assert refused.returncode == 2

@@ -88,6 +88,8 @@ class Cells:
             message=None,
             notice=None,
             warning=None,
+            files=(),
+            files_complete=True,
             cell=cell,
             text_chars=20_000,
         )
