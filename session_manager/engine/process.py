@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import signal
@@ -26,6 +27,8 @@ from ..errors import ContainerGone, EngineError, EngineUnavailable, NameTaken
 from ..settings import Settings
 from .base import ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
 from .process_volumes import ProcessVolumes
+
+logger = logging.getLogger(__name__)
 
 KERNEL_IMAGE = Path(__file__).parents[2] / "kernel_image"
 STARTING_SECONDS = 20.0
@@ -119,7 +122,15 @@ class ProcessEngine:
 
     async def create(self, spec: ContainerSpec) -> None:
         """See :meth:`Engine.create`. Limits of memory, processors and network do not apply here."""
-        await asyncio.to_thread(self._create, spec)
+        making = asyncio.create_task(asyncio.to_thread(self._create, spec))
+        try:
+            await asyncio.shield(making)
+        except asyncio.CancelledError:
+            # a thread goes on all the same: who cleans up after us must come after it
+            await asyncio.wait([making])
+            if not making.cancelled() and (error := making.exception()) is not None:
+                logger.debug("%s: %s", spec.name, error)
+            raise
 
     def _create(self, spec: ContainerSpec) -> None:
         if not sys.platform.startswith("linux"):

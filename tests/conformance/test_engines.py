@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -67,6 +68,20 @@ async def test_a_container_is_described_alike_alone_and_in_the_list(engine: Engi
     assert alone.image_id == await engine.image_id(spec.image)
     assert dict(alone.labels).items() >= {**LABELS, "mine": "1"}.items()
     assert abs(alone.created - time.time()) < 60
+
+
+async def test_a_creation_that_is_cancelled_is_over_when_it_says_so(engine: Engine, make_spec: MakeSpec) -> None:
+    # who cleans up afterwards must not be followed by a container that comes late
+    for delay in (0.0, 0.002, 0.01, 0.05):
+        spec = make_spec()
+        creating = asyncio.create_task(engine.create(spec))
+        await asyncio.sleep(delay)
+        creating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await creating
+        made = await engine.inspect(spec.name) is not None
+        await asyncio.sleep(0.5)
+        assert (await engine.inspect(spec.name) is not None) == made, delay
 
 
 async def test_a_new_container_of_an_old_name_has_another_id(engine: Engine, make_spec: MakeSpec) -> None:

@@ -76,7 +76,7 @@ async def test_a_claimed_session_is_found_listed_and_put_away_like_any_other(mak
         while await second.list():
             await asyncio.sleep(0.2)
     run = await found.execute("print(x, open('kept.txt').read())")
-    assert run.text.endswith("5 here"), "its files came with it from the pool"
+    assert run.text.endswith("5 here"), run.text  # its files came with it from the pool
     await second.stop("claimed", owner="me", purge=True)
     names = [volume.name for volume in await second.engine.list_volumes({LABEL_NAMESPACE: second.settings.namespace})]
     assert [name for name in names if "-pool-" not in name] == []
