@@ -162,12 +162,34 @@ def test_a_length_over_the_bound_is_refused_before_the_payload_comes(length: int
         next(read)
 
 
+# -- what a kernel's death says ---
+
+
+@pytest.mark.parametrize("began", ['"0"', "true", "[]"])
+def test_a_cell_s_beginning_that_is_no_time_is_refused(began: str) -> None:
+    fields = frames.parse_object(b'{"state": "dead", "generation": 1, "cell_began": %s}' % began.encode())
+    with pytest.raises(FrameError, match="malformed kernel state"):
+        frames.KernelState.parse(fields)
+
+
+UNKNOWN = ("null", "NaN", "Infinity", "-Infinity", "1e999", "-1", "1" + "0" * 400)
+
+
+@pytest.mark.parametrize(
+    ("began", "time"), [("1795771834", 1795771834), ("1795771834.5", 1795771834.5), *((one, None) for one in UNKNOWN)]
+)
+def test_a_cell_s_beginning(began: str, time: float | None) -> None:
+    fields = frames.parse_object(b'{"state": "dead", "generation": 1, "cell_began": %s}' % began.encode())
+    assert frames.KernelState.parse(fields).cell_began == time
+
+
 # -- who may import what ---
 
 
-@pytest.mark.parametrize("name", ["supervisor", *BESIDE, "relay", "file_door", "workspace_folders"])
+@pytest.mark.parametrize("name", ["supervisor", *BESIDE, "relay", "file_door", "workspace_folders", "workspace_look"])
 def test_what_runs_beside_the_kernel_needs_the_standard_library_alone(name: str) -> None:
-    beside = {"relay": set(), "file_door": {"workspace_folders"}, "workspace_folders": set()}.get(name, set(BESIDE))
+    alone = dict.fromkeys(("relay", "workspace_folders", "workspace_look"), set[str]())
+    beside = {"file_door": {"workspace_folders"}, **alone}.get(name, set(BESIDE))
     assert top_level(KERNEL_IMAGE / f"{name}.py") <= sys.stdlib_module_names | beside
 
 
