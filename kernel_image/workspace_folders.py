@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from mounts import bound_below
+
 PARTIAL = ".di-partial-"  # what a transfer under way is called
 STALE = 86_400.0  # seconds after which a partial file has been left by a transfer that was killed
 STATE_DIRECTORY = ".docker-interpreter"
@@ -36,6 +38,7 @@ class Folders:
 
     def __init__(self, root: str) -> None:
         self.root = os.path.realpath(root)
+        self.bound = bound_below(self.root)
 
     def entries(self, base: list[str], *, recursive: bool, hidden: bool) -> Iterator[dict[str, Any]]:
         """What is in a folder."""
@@ -81,7 +84,7 @@ class Folders:
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                        if status.st_dev != device:
+                        if status.st_dev != device or "/".join([*folder, name]) in self.bound:
                             continue
                         if stat.S_ISDIR(status.st_mode):
                             waiting.append([*folder, name])
@@ -106,7 +109,7 @@ class Folders:
                 for one in found:
                     with contextlib.suppress(OSError):
                         status = one.stat(follow_symlinks=False)
-                        if status.st_dev != device:
+                        if status.st_dev != device or one.path[len(self.root) :].lstrip("/") in self.bound:
                             continue  # a folder that is bound here is not the session's
                         held += status.st_blocks * 512
                         if stat.S_ISDIR(status.st_mode):

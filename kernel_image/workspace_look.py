@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from kernel_image.mounts import bound_below
+
 STATE_DIRECTORY = ".docker-interpreter"
 PARTIAL = ".di-partial-"  # what a transfer that is under way is called (file_door.py)
 WALK_SHARE = 50  # looking may take one part in so many of the time
@@ -38,6 +40,7 @@ class WorkspaceLook:
 
     def __init__(self, directory: Path) -> None:
         self.directory = os.fspath(directory)
+        self.bound = bound_below(self.directory)
         self.size: int | None = None
         self.seen: dict[str, Signature] | None = {}  # None: there were too many
         self.whole = True  # nothing was out of reach
@@ -100,10 +103,10 @@ class WorkspaceLook:
                         except OSError as error:
                             whole = whole and is_gone(error)
                             continue
-                        if status.st_dev != device:
+                        path = prefix + entry.name
+                        if status.st_dev != device or path in self.bound:
                             continue  # a folder that is bound here is not the session's
                         total += status.st_blocks * 512
-                        path = prefix + entry.name
                         if stat.S_ISDIR(status.st_mode):
                             folders.append((path + "/", entry.path))
                         elif seen is not None and stat.S_ISREG(status.st_mode) and is_shown(path, entry.name):

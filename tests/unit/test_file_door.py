@@ -375,6 +375,19 @@ def test_a_locked_folder_leaves_it_open_what_has_changed(tmp_path: Path, monkeyp
     assert [one["path"] for one in found if one is not None] == ["fine/file"]
 
 
+def test_what_is_bound_from_the_same_device_is_not_the_session_s(tmp_path: Path) -> None:
+    for name in ("sub/data", "data"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "table.csv").write_bytes(b"x" * 100_000)
+    folders = folders_module.Folders(str(tmp_path))
+    limits = {"limit": 1 << 20, "size": None}
+    room = folders.room(["new"], most_files=10, **limits)
+    folders.bound = frozenset(["sub/data"])
+    assert [one["path"] for one in folders.changed(0) if one is not None] == ["data/table.csv"]
+    assert folders.room(["new"], most_files=10, **limits) >= room + 100_000
+    assert folders.room(["new"], most_files=2, **limits), "its files are not counted either"
+
+
 def test_bound_folders_are_not_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own").touch()
     folders = folders_module.Folders(str(tmp_path))

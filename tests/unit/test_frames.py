@@ -41,6 +41,7 @@ def load(name: str) -> ModuleType:
 
 BESIDE = ("control_socket", "journal_file", "processes", "kernel_process", "lifetime", "turns")
 """The modules that the supervisor is made of, in the order in which they need each other."""
+DOOR = ("file_door", "workspace_folders")
 
 relay = load("relay")
 for beside in BESIDE:
@@ -186,10 +187,10 @@ def test_a_cell_s_beginning(began: str, time: float | None) -> None:
 # -- who may import what ---
 
 
-@pytest.mark.parametrize("name", ["supervisor", *BESIDE, "relay", "file_door", "workspace_folders", "workspace_look"])
+@pytest.mark.parametrize("name", ["supervisor", *BESIDE, "relay", *DOOR, "workspace_look", "mounts"])
 def test_what_runs_beside_the_kernel_needs_the_standard_library_alone(name: str) -> None:
-    alone = dict.fromkeys(("relay", "workspace_folders", "workspace_look"), set[str]())
-    beside = {"file_door": {"workspace_folders"}, **alone}.get(name, set(BESIDE))
+    ours = {"relay": set[str](), "mounts": set[str](), "workspace_look": {"kernel_image"}}
+    beside = ours.get(name, set(DOOR) | {"mounts"} if name in DOOR else set(BESIDE))
     assert top_level(KERNEL_IMAGE / f"{name}.py") <= sys.stdlib_module_names | beside
 
 

@@ -301,6 +301,16 @@ def test_what_lies_on_another_device_is_not_the_session_s(cells: Cells, monkeypa
     assert watch.look() == (0, [], True)
 
 
+def test_what_is_bound_from_the_same_device_is_not_the_session_s(cells: Cells) -> None:
+    (cells.workspace / "sub" / "data").mkdir(parents=True)
+    cells.watch.bound = frozenset(["sub/data", "file"])
+    cells.run()
+    size = cells.watch.size
+    changes = (cells.write("sub/data/table.csv", "x" * 100_000), cells.write("file"), cells.write("data/table.csv"))
+    assert cells.run(*changes) == [("data/table.csv", 1, "new")]
+    assert cells.watch.size is not None and size is not None and cells.watch.size < size + 50_000
+
+
 def test_more_than_can_be_said(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace_look, "MOST_LISTED", 3)
     cells.watch.begin()
