@@ -26,7 +26,6 @@ from workspace_folders import (  # noqa: E402
     STATE_DIRECTORY,
     Folders,
     Refused,
-    born,
     entry_at,
     mode_at,
     parts_of,
@@ -40,6 +39,7 @@ DATA, CLOSE, REQUEST, REPLY = 3, 4, 6, 7
 MAX_PAYLOAD = 262144
 CHUNK = 131072
 BATCH = 60_000  # characters of entries in one reply, before JSON's escapes
+MOST_CHANGED = 200_000  # bytes of changed files in their one reply, as JSON
 
 
 class GivenUp(Exception):  # noqa: N818 - not an error
@@ -76,7 +76,15 @@ class Door:
                     operation(request)
                 except Refused as refusal:
                     reply(error=refusal.kind, sentence=str(refusal))
-                except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                except (
+                    OSError,
+                    ValueError,
+                    KeyError,
+                    TypeError,
+                    AttributeError,
+                    ArithmeticError,
+                    RecursionError,
+                ) as error:
                     reply(error=word_for(error), sentence=sentence_for(error))
 
     # -- operations -------------------------------------------------------------------------------------------
@@ -99,21 +107,20 @@ class Door:
         reply(entries=entries, end=True, truncated=count > most)
 
     def changed(self, request: dict[str, Any]) -> None:
-        """Files that were made or changed ``since``. New is what is younger, where the file system can tell."""
+        """Files that were made or changed ``since``: as many as one reply holds."""
         since, most = float(request["since"]), int(request["most"])
         found: list[dict[str, Any]] = []
-        for entry in self.folders.entries([], recursive=True, hidden=False):
-            if entry["kind"] != "file":
+        size, truncated = 0, False
+        for entry in self.folders.changed(since):
+            if entry is None:
+                truncated = True
                 continue
-            path = "/".join([self.folders.root, entry["path"]])
-            with contextlib.suppress(OSError):
-                if os.lstat(path).st_ctime < since:
-                    continue
-                if len(found) == most:
-                    reply(entries=found, truncated=True)
-                    return
-                found.append({**entry, "new": born(path) >= since})
-        reply(entries=found, truncated=False)
+            size += len(json.dumps(entry)) + 2
+            if len(found) == most or size > MOST_CHANGED:
+                truncated = True
+                break
+            found.append(entry)
+        reply(entries=found, truncated=truncated)
 
     def stat(self, request: dict[str, Any]) -> None:
         """One entry."""

@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from mounts import bound_below
+
 PARTIAL = ".di-partial-"  # what a transfer under way is called
 STALE = 86_400.0  # seconds after which a partial file has been left by a transfer that was killed
 STATE_DIRECTORY = ".docker-interpreter"
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-AT_FDCWD, AT_SYMLINK_NOFOLLOW, STATX_BTIME = -100, 0x100, 0x800
+AT_SYMLINK_NOFOLLOW, STATX_BTIME = 0x100, 0x800
 
 
 class Refused(Exception):  # noqa: N818 - it is the answer to a request
@@ -36,6 +38,7 @@ class Folders:
 
     def __init__(self, root: str) -> None:
         self.root = os.path.realpath(root)
+        self.bound = bound_below(self.root)
 
     def entries(self, base: list[str], *, recursive: bool, hidden: bool) -> Iterator[dict[str, Any]]:
         """What is in a folder."""
@@ -60,6 +63,37 @@ class Folders:
             finally:
                 os.close(descriptor)
 
+    def changed(self, since: float) -> Iterator[dict[str, Any] | None]:
+        """The user's files that were made or changed ``since`` (Unix time), each with ``new``: whether it is younger,
+        where the file system can tell. None for a folder that can't be looked into. Bound folders are left out: they
+        are not the session's."""
+        device = os.lstat(self.root).st_dev
+        waiting: list[list[str]] = [[]]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                descriptor = self.open_folder(folder)
+            except (FileNotFoundError, Refused):
+                continue  # it was removed or replaced meanwhile
+            except OSError:
+                yield None
+                continue
+            try:
+                for name in os.listdir(descriptor):  # noqa: PTH208 - of a descriptor
+                    if name.startswith(PARTIAL) or (not folder and name == STATE_DIRECTORY):
+                        continue
+                    with contextlib.suppress(FileNotFoundError):
+                        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                        if status.st_dev != device or "/".join([*folder, name]) in self.bound:
+                            continue
+                        if stat.S_ISDIR(status.st_mode):
+                            waiting.append([*folder, name])
+                        elif stat.S_ISREG(status.st_mode) and status.st_ctime >= since:
+                            entry = entry_at(descriptor, [*folder, name])
+                            yield {**entry, "new": born(descriptor, name) >= since}
+            finally:
+                os.close(descriptor)
+
     def room(self, parts: list[str], *, limit: int | None, most_files: int, size: int | None) -> int:
         """How many bytes a file that is put there may have. What it replaces makes room, and what the session keeps
         for itself counts as no file of the user's.
@@ -75,7 +109,7 @@ class Folders:
                 for one in found:
                     with contextlib.suppress(OSError):
                         status = one.stat(follow_symlinks=False)
-                        if status.st_dev != device:
+                        if status.st_dev != device or one.path[len(self.root) :].lstrip("/") in self.bound:
                             continue  # a folder that is bound here is not the session's
                         held += status.st_blocks * 512
                         if stat.S_ISDIR(status.st_mode):
@@ -180,11 +214,11 @@ def entry_at(folder: int, parts: list[str]) -> dict[str, Any]:
     return {"path": "/".join(parts), "kind": kind, "size": size, "modified": status.st_mtime, "target": target}
 
 
-def born(path: str) -> float:
+def born(folder: int, name: str) -> float:
     """Unix time at which a file was made; 0 where that can't be told. Python has no word for it: statx(2)."""
     answer = ctypes.create_string_buffer(256)
     try:
-        code = ctypes.CDLL(None).statx(AT_FDCWD, os.fsencode(path), AT_SYMLINK_NOFOLLOW, STATX_BTIME, answer)
+        code = ctypes.CDLL(None).statx(folder, os.fsencode(name), AT_SYMLINK_NOFOLLOW, STATX_BTIME, answer)
     except AttributeError:  # an old C library
         return 0.0
     (mask,) = struct.unpack_from("=I", answer, 0)

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from kernel_image.mounts import bound_below
+
 STATE_DIRECTORY = ".docker-interpreter"
 PARTIAL = ".di-partial-"  # what a transfer that is under way is called (file_door.py)
 WALK_SHARE = 50  # looking may take one part in so many of the time
@@ -38,8 +40,10 @@ class WorkspaceLook:
 
     def __init__(self, directory: Path) -> None:
         self.directory = os.fspath(directory)
+        self.bound = bound_below(self.directory)
         self.size: int | None = None
         self.seen: dict[str, Signature] | None = {}  # None: there were too many
+        self.whole = True  # nothing was out of reach
         self.not_before = 0.0
         self.quick = True
         self.began: int | None = None  # Unix time in nanoseconds
@@ -47,7 +51,7 @@ class WorkspaceLook:
 
     def begin(self) -> None:
         """A cell begins."""
-        self.fresh = self.quick and self.walk_in_time() is not None
+        self.fresh = self.quick and self.walk_in_time() is not None and self.whole
         self.began = time.time_ns() - TICK
 
     def look(self) -> Look:
@@ -67,7 +71,7 @@ class WorkspaceLook:
             if len(listed) == MOST_LISTED or characters > MOST_CHARACTERS:
                 return Look(self.size, listed, False)
             listed.append(one)
-        return Look(self.size, listed, True)
+        return Look(self.size, listed, self.whole)
 
     def walk_in_time(self) -> float | None:
         """Walk, if that is due; the seconds it took of this thread, or None where it was not, or failed."""
@@ -85,26 +89,33 @@ class WorkspaceLook:
 
     def walk(self) -> int:
         """Note each file; the bytes on disk of all there is."""
-        total = 0
+        total, whole = 0, True
         seen: dict[str, Signature] | None = {}
         device = os.lstat(self.directory).st_dev if os.path.lexists(self.directory) else -1
         folders = [("", self.directory)]
         while folders:
             prefix, folder = folders.pop()
-            with contextlib.suppress(OSError), os.scandir(folder) as entries:
-                for entry in entries:
-                    with contextlib.suppress(OSError):
-                        status = entry.stat(follow_symlinks=False)
-                        if status.st_dev != device:
+            try:
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        try:
+                            status = entry.stat(follow_symlinks=False)
+                        except OSError as error:
+                            whole = whole and is_gone(error)
+                            continue
+                        path = prefix + entry.name
+                        if status.st_dev != device or path in self.bound:
                             continue  # a folder that is bound here is not the session's
                         total += status.st_blocks * 512
-                        path = prefix + entry.name
                         if stat.S_ISDIR(status.st_mode):
                             folders.append((path + "/", entry.path))
                         elif seen is not None and stat.S_ISREG(status.st_mode) and is_shown(path, entry.name):
                             seen[path] = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
                             if len(seen) > MOST_SEEN:
                                 seen = None
+            except OSError as error:
+                whole = whole and is_gone(error)
+        self.whole = whole
         self.seen = seen
         return total
 
@@ -112,3 +123,8 @@ class WorkspaceLook:
 def is_shown(path: str, name: str) -> bool:
     """Whether a file is the user's: not what the session keeps for itself, nor a transfer under way."""
     return not name.startswith(PARTIAL) and path.partition("/")[0] != STATE_DIRECTORY
+
+
+def is_gone(error: OSError) -> bool:
+    """Whether something was removed or replaced meanwhile; else it is there, but locked, or too deep to be named."""
+    return isinstance(error, FileNotFoundError | NotADirectoryError)

@@ -19,6 +19,7 @@ from .changed_files import from_reply
 from .container import Container
 from .errors import ContainerGone, SandboxError
 from .execution import Ending, Execution
+from .frames import KernelState
 from .kernel import Kernel, OnOutput
 from .outputs import Error
 from .settings import Settings
@@ -79,6 +80,12 @@ class CellRun:
         self._unknown_looks = 0
         self.container_lost = False
         """The container is gone, or was removed here: open it anew before the next cell."""
+
+    @property
+    def death(self) -> KernelState | None:
+        """How the cell's kernel ended; None where it lives, or another's end is the last that was heard of."""
+        death = self._link.last_death
+        return death if death is not None and death.generation == self._kernel.generation else None
 
     async def run(
         self,
@@ -158,9 +165,7 @@ class CellRun:
                 return await self._climb(None)
             case _End.KERNEL_DIED:
                 await self._drain()
-                death = self._link.last_death
-                known = death is not None and death.generation == self._kernel.generation
-                return execution.died(death if known else None, self._memory_limit)
+                return execution.died(self.death, self._memory_limit)
             case _End.CONTAINER_GONE:
                 self.container_lost = True
                 self._incomplete = True

@@ -18,6 +18,8 @@ Status = Literal[
 
 MOST_NAMED = 20
 """Files in a sentence."""
+LONGEST_NAME = 200
+"""Characters of a file's path in it."""
 LOST = "Variables are lost; files in the workspace are kept. The next cell runs in a fresh Python."
 
 
@@ -151,13 +153,17 @@ def files_line(files: Sequence[ChangedFile]) -> str | None:
     """``Files: new out/plot.png (12 KiB)``, for people and models; None where there are none."""
     if not files:
         return None
-    named = [
-        f"{file.kind} {file.path if file.path.isprintable() else ascii(file.path)} ({readable_size(file.size)})"
-        for file in files[:MOST_NAMED]
-    ]
+    named = [f"{file.kind} {readable_path(file.path)} ({readable_size(file.size)})" for file in files[:MOST_NAMED]]
     if len(files) > MOST_NAMED:
         named.append(f"and {len(files) - MOST_NAMED} more")
     return f"Files: {', '.join(named)}"
+
+
+def readable_path(path: str) -> str:
+    """A file's path without what a terminal or a model could take for something else; of a long one, both ends."""
+    shown = path if path.isprintable() else ascii(path)
+    half = LONGEST_NAME // 2
+    return shown if len(shown) <= LONGEST_NAME else f"{shown[:half]}…{shown[-half:]}"
 
 
 def cause(state: KernelState) -> str:

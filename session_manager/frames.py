@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from .errors import FrameError
 
@@ -15,6 +16,8 @@ CREDIT_PAYLOAD = struct.Struct("!I")
 HELLO, OPEN, DATA, CLOSE, CREDIT, REQUEST, REPLY, EVENT = range(1, 9)
 MAX_PAYLOAD = 262144
 WINDOW = 1048576
+LATEST: Final = 1 << 40
+"""Seconds after 1970 that no clock has reached."""
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 
 
@@ -97,6 +100,9 @@ class KernelState:
             or not isinstance(signal, int | None)
             or not isinstance(words, str)
             or not isinstance(began, int | float | None)
+            or isinstance(began, bool)
         ):
             raise FrameError("The container sent a malformed kernel state.")
-        return cls(state, generation, exit_code, signal, fields.get("out_of_memory") is True, words, began)
+        # code inside can give the record of its cell any time: what no clock says costs that cell's files, not the link
+        known = began if began is not None and 0 <= began < LATEST else None
+        return cls(state, generation, exit_code, signal, fields.get("out_of_memory") is True, words, known)

@@ -328,7 +328,7 @@ class Session:
                 if run.container_lost:
                     await attachment.forget()
             if result.status in NO_REPLY:
-                result = await self._with_files(result, link.last_death)
+                result = await self._with_files(result, run.death)
             if not result.variables_kept:
                 attachment.loss_was_told()
                 if attachment.is_attached and link.kernel.state == "dead":
@@ -348,7 +348,7 @@ class Session:
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 changed = from_door(await files.changed(death.cell_began))
-        except (SandboxError, TimeoutError) as error:
+        except (SandboxError, OSError) as error:  # no time, no engine, no room for another process
             logger.info("which files the cell left can't be had: %s", error or "no answer")
             return result
         return replace(result, files=changed.files, files_complete=changed.complete)

@@ -166,11 +166,34 @@ def test_json(cli: CommandLine) -> None:
     assert 0 < found["duration"] < 30
 
 
+def test_json_of_files(cli: CommandLine) -> None:
+    begin = "with open('data.csv', 'w') as file: file.write('a')"
+    assert cli("run", "--session", "files-json", "-c", begin).returncode == 0
+    code = "import os\nos.mkdir('out')\nopen('out/ü.png', 'wb').write(b'123')\nopen('data.csv', 'a').write('b')"
+    found = json.loads(cli("run", "--json", "--session", "files-json", "-c", code).stdout)
+    assert found["files"] == [
+        {"path": "data.csv", "size": 2, "mime": "text/csv", "kind": "changed"},
+        {"path": "out/ü.png", "size": 3, "mime": "image/png", "kind": "new"},
+    ]
+    assert found["files_complete"] is True
+    assert found["text"].endswith("Files: changed data.csv (2 bytes), new out/ü.png (3 bytes)")
+    nothing = json.loads(cli("run", "--json", "--session", "files-json", "-c", "1").stdout)
+    assert (nothing["files"], nothing["files_complete"], nothing["text"]) == ([], True, "1")
+
+
+def test_json_of_files_whose_names_are_no_utf_8(cli: CommandLine) -> None:
+    found = json.loads(cli("run", "--json", "-c", "open(b'\\xff\\n', 'w').close()").stdout)
+    assert found["files"] == [
+        {"path": "\udcff\n", "size": 0, "mime": "application/octet-stream", "kind": "new"},
+    ]
+
+
 def test_json_of_a_time_limit(cli: CommandLine) -> None:
     run = cli("run", "--json", "--timeout", "0.5", "-c", IGNORES_INTERRUPTS)
     assert run.returncode == 137
     found = json.loads(run.stdout)
     assert (found["status"], found["variables_kept"]) == ("killed", False)
+    assert (found["files"], found["files_complete"]) == ([], True)
     assert "was killed" in found["message"]
 
 

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from session_manager import Execution, Session, SessionManager
+from session_manager import EngineUnavailable, Execution, Session, SessionManager
+from session_manager.engine import ExecStream
 
 
 def said(run: Execution) -> list[tuple[str, int, str]]:
@@ -34,6 +35,64 @@ async def test_what_a_cell_leaves_is_named(session: Session) -> None:
     assert "changed data.csv (12 bytes)" in run.text and "new out/ü .png (5 bytes)" in run.text
     assert await session.files.get(run.files[2].path) == b"12345"
     assert said(await session.execute("1")) == []
+
+
+async def test_what_is_removed_or_only_read_is_not_named(session: Session) -> None:
+    await session.execute("for name in 'abc': open(name, 'w').write(name)")
+    run = await session.execute("import os; os.remove('a'); open('b').read(); open('d', 'w').close(); os.remove('d')")
+    assert said(run) == []
+    assert "Files:" not in run.text
+    assert said(await session.execute("os.rename('b', 'c')")) == [("c", 1, "changed")]
+
+
+async def test_cells_that_wait_for_one_another_have_each_their_own(session: Session) -> None:
+    runs = await asyncio.gather(*(session.execute(f"open('f{number}', 'w').close()") for number in range(4)))
+    assert [said(run) for run in runs] == [[(f"f{number}", 0, "new")] for number in range(4)]
+
+
+async def test_of_many_files_some_are_named(session: Session) -> None:
+    run = await session.execute("for number in range(150): open(f'{number:03}', 'w').close()")
+    assert [file.path for file in run.files] == [f"{number:03}" for number in range(100)]
+    assert not run.files_complete
+    assert "and 80 more" in run.text
+    assert said(await session.execute("open('007', 'w').write('1')")) == [("007", 1, "changed")]
+
+
+async def test_of_a_killed_cell_s_many_files_some_are_named(session: Session) -> None:
+    code = "import os\nfor number in range(150): open(f'{number:03}', 'w').close()\nos._exit(1)"
+    run = await session.execute(code)
+    assert (run.status, len(run.files), run.files_complete) == ("died", 100, False)
+    assert {file.kind for file in run.files} == {"new"}
+
+
+@pytest.mark.parametrize("failure", [EngineUnavailable("It went away."), OSError(11, "no more processes")], ids=repr)
+async def test_a_look_that_fails_fails_no_cell(
+    session: Session, manager: SessionManager, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    asked: list[str] = []
+
+    async def away(container: str) -> ExecStream:
+        asked.append(container)
+        raise failure
+
+    monkeypatch.setattr(manager.engine, "open_files", away)
+    run = await session.execute("open('a', 'w').close(); import os; os._exit(3)")
+    assert (run.status, run.files, run.files_complete) == ("died", (), False)
+    assert asked == [session.container_name]
+    assert (await session.execute("1 + 1")).text.endswith("2")
+
+
+async def test_a_look_that_takes_too_long_fails_no_cell(
+    session: Session, manager: SessionManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(container: str) -> ExecStream:
+        await asyncio.Event().wait()
+        raise AssertionError(container)
+
+    monkeypatch.setattr(manager.engine, "open_files", never)
+    monkeypatch.setattr("session_manager.session.LOOK_SECONDS", 0.3)
+    run = await session.execute("import os; os._exit(3)")
+    assert (run.status, run.files, run.files_complete) == ("died", (), False)
 
 
 async def test_files_put_between_cells_are_not_the_cell_s(session: Session) -> None:

@@ -40,6 +40,16 @@ async def test_a_folder_is_written_where_that_is_allowed(make_manager: MakeManag
     assert (folder / "table.csv").exists(), "the host's files stay when a session's go"
 
 
+async def test_what_a_cell_writes_there_is_no_file_of_the_session_s(make_manager: MakeManager, folder: Path) -> None:
+    manager = await make_manager(container={"volumes": [f"{folder}:/mnt/data"]})
+    session = await manager.throw_away()
+    write = "open('data/out.csv', 'w').write('1'); open('own', 'w').write('12')"
+    for code, status in ((write, "ok"), (f"{write}\nimport os; os._exit(1)", "died")):
+        run = await session.execute(code)
+        assert (run.status, [file.path for file in run.files], run.files_complete) == (status, ["own"], True)
+    assert (folder / "out.csv").exists()
+
+
 async def test_a_folder_that_is_not_there_is_an_error_and_is_not_made(
     make_manager: MakeManager, tmp_path: Path
 ) -> None:

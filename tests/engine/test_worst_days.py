@@ -73,8 +73,10 @@ async def test_a_memory_bomb_ends_python_alone(manager: SessionManager) -> None:
     session, other = await manager.session("bomb"), await manager.session("beside")
     await other.execute("x = 1")
     await session.execute("open('kept.txt', 'w').write('here')")
-    run = await session.execute("hoard = []\nwhile True: hoard.append(bytearray(10_000_000))", timeout=60)
+    code = "open('partial.csv', 'w').write('a,b')\nhoard = []\nwhile True: hoard.append(bytearray(10_000_000))"
+    run = await session.execute(code, timeout=60)
     assert run.status == "out_of_memory" and run.variables_kept is False
+    assert run.files_complete and [(file.path, file.kind) for file in run.files] == [("partial.csv", "new")]
     assert run.message is not None and "1 GiB" in run.message
     assert (await session.execute("open('kept.txt').read()")).text == "'here'"
     assert (await other.execute("x")).text == "1"

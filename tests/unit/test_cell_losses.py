@@ -122,6 +122,7 @@ async def test_a_kernel_that_dies_in_a_cell(bench: Bench, death: KernelState, st
     running = await bench.running()
     bench.change(kernel=death, last_death=death)
     result = await running
+    assert bench.runs[-1].death == death
     assert (result.status, result.variables_kept) == (status, False)
     assert result.message is not None
     assert result.message.startswith(f"{words}. Variables are lost; files in the workspace are kept.")
@@ -137,6 +138,7 @@ async def test_a_kernel_that_another_program_restarted(bench: Bench) -> None:
     assert (result.status, result.variables_kept) == ("died", False)
     assert result.message is not None
     assert "restarted by another program" in result.message
+    assert bench.runs[-1].death is None, "the times of another kernel's cells are not this one's"
 
 
 async def test_what_a_dead_kernel_had_still_sent_is_kept(bench: Bench) -> None:

@@ -101,3 +101,11 @@ def test_the_line_that_models_read() -> None:
     many = [ChangedFile(f"f{number}", 1, "new") for number in range(54)]
     line = files_line(many)
     assert line is not None and line.endswith("new f19 (1 bytes), and 34 more")
+
+
+@pytest.mark.parametrize("letter", ["x", "\n", "\udcff", "🙂"])
+def test_the_line_is_bounded_however_long_names_are(letter: str) -> None:
+    line = files_line([ChangedFile(f"out/{letter * 8000}/{number}.csv", 1, "new") for number in range(30)])
+    assert line is not None and len(line) < 6000
+    assert line.isprintable()
+    assert "out/" in line and "…" in line and "0.csv" in line

@@ -22,6 +22,7 @@ from session_manager import frames, workspace
 from .test_frames import KERNEL_IMAGE, load
 
 door_module = load("file_door")
+folders_module = load("workspace_folders")
 FRAMES = (KERNEL_IMAGE / "FRAMES.md").read_text()
 LIMITS = {"max_bytes": 1 << 20, "most_files": 100, "workspace_bytes": None, "size": None}
 
@@ -283,8 +284,9 @@ def test_what_the_session_keeps_for_itself_is_no_file_of_the_user_s(door: Door) 
     assert door.put("file", b"", most_files=1)["entry"]["size"] == 0
 
 
-def test_a_folder_deeper_than_any_path_is_listed_and_removed(door: Door) -> None:
-    descriptor = os.open(door.root, os.O_RDONLY)
+def make_deep(root: Path) -> None:
+    """A file in folders deeper than any path is long."""
+    descriptor = os.open(root, os.O_RDONLY)
     for _ in range(900):
         os.mkdir("deep", dir_fd=descriptor)
         below = os.open("deep", os.O_RDONLY, dir_fd=descriptor)
@@ -292,6 +294,10 @@ def test_a_folder_deeper_than_any_path_is_listed_and_removed(door: Door) -> None
         descriptor = below
     os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
     os.close(descriptor)
+
+
+def test_a_folder_deeper_than_any_path_is_listed_and_removed(door: Door) -> None:
+    make_deep(door.root)
     found, answer = [], door.ask("list", path="", most=5000, recursive=True)
     while not answer.get("end"):
         found += answer["entries"]
@@ -317,3 +323,81 @@ def test_files_since_a_time(door: Door) -> None:
     assert answer["truncated"] is False
     answer = door.ask("changed", since=since, most=1)
     assert len(answer["entries"]) == 1 and answer["truncated"] is True
+
+
+def test_changed_files_of_any_depth(door: Door) -> None:
+    make_deep(door.root)
+    (answer,) = door.ask("changed", since=0, most=10)["entries"]
+    assert answer["path"] == "deep/" * 900 + "file"
+
+
+def test_changed_files_are_the_user_s(door: Door) -> None:
+    (door.root / "sub" / ".docker-interpreter").mkdir(parents=True)
+    (door.root / ".docker-interpreter").mkdir()
+    for name in (".docker-interpreter/cells", ".di-partial-1", "sub/.di-partial-2", "sub/.docker-interpreter/own"):
+        (door.root / name).touch()
+    (door.root / "link").symlink_to("sub")
+    (door.root / "out").symlink_to("/etc")
+    os.mkfifo(door.root / "pipe")
+    assert [one["path"] for one in door.ask("changed", since=0, most=10)["entries"]] == ["sub/.docker-interpreter/own"]
+
+
+@pytest.mark.parametrize("letter", ["x", "\x01", "ü", "🙂", "\udcff"])
+def test_changed_files_fit_into_a_frame(door: Door, letter: str) -> None:
+    folder = door.root
+    for _ in range(12):
+        folder /= letter * (250 // len(os.fsencode(letter)))
+    folder.mkdir(parents=True)
+    for number in range(100):
+        (folder / str(number)).touch()
+    door.send(frames.REQUEST, json.dumps({"op": "changed", "since": 0, "most": 100}).encode())
+    kind, payload = door.receive()
+    answer = json.loads(payload)
+    assert kind == frames.REPLY and len(payload) <= frames.MAX_PAYLOAD
+    assert 10 <= len(answer["entries"]) < 100 and answer["truncated"] is True
+
+
+def test_a_locked_folder_leaves_it_open_what_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("locked", "gone", "fine"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    folders = folders_module.Folders(str(tmp_path))
+    open_folder = folders.open_folder
+
+    def refuse(parts: list[str]) -> int:
+        if parts in (["locked"], ["gone"]):
+            raise (PermissionError if parts == ["locked"] else FileNotFoundError)(parts)
+        return int(open_folder(parts))
+
+    monkeypatch.setattr(folders, "open_folder", refuse)
+    found = list(folders.changed(0))
+    assert found.count(None) == 1
+    assert [one["path"] for one in found if one is not None] == ["fine/file"]
+
+
+def test_what_is_bound_from_the_same_device_is_not_the_session_s(tmp_path: Path) -> None:
+    for name in ("sub/data", "data"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "table.csv").write_bytes(b"x" * 100_000)
+    folders = folders_module.Folders(str(tmp_path))
+    limits = {"limit": 1 << 20, "size": None}
+    room = folders.room(["new"], most_files=10, **limits)
+    folders.bound = frozenset(["sub/data"])
+    assert [one["path"] for one in folders.changed(0) if one is not None] == ["data/table.csv"]
+    assert folders.room(["new"], most_files=10, **limits) >= room + 100_000
+    assert folders.room(["new"], most_files=2, **limits), "its files are not counted either"
+
+
+def test_bound_folders_are_not_looked_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own").touch()
+    folders = folders_module.Folders(str(tmp_path))
+    lstat = os.lstat
+    monkeypatch.setattr(folders_module.os, "lstat", lambda _root: lstat("/proc"))  # another device than the files'
+    assert list(folders.changed(0)) == []
+
+
+@pytest.mark.parametrize("since", ["1" + "0" * 400, "null", '"x"', "[]"])
+def test_a_time_that_is_none_is_refused(door: Door, since: str) -> None:
+    door.send(frames.REQUEST, b'{"op": "changed", "most": 5, "since": %s}' % since.encode())
+    assert door.reply()["error"] == "refused"
+    assert door.ask("changed", since=0, most=5)["entries"] == []

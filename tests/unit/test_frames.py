@@ -41,6 +41,7 @@ def load(name: str) -> ModuleType:
 
 BESIDE = ("control_socket", "journal_file", "processes", "kernel_process", "lifetime", "turns")
 """The modules that the supervisor is made of, in the order in which they need each other."""
+DOOR = ("file_door", "workspace_folders")
 
 relay = load("relay")
 for beside in BESIDE:
@@ -162,12 +163,34 @@ def test_a_length_over_the_bound_is_refused_before_the_payload_comes(length: int
         next(read)
 
 
+# -- what a kernel's death says ---
+
+
+@pytest.mark.parametrize("began", ['"0"', "true", "[]"])
+def test_a_cell_s_beginning_that_is_no_time_is_refused(began: str) -> None:
+    fields = frames.parse_object(b'{"state": "dead", "generation": 1, "cell_began": %s}' % began.encode())
+    with pytest.raises(FrameError, match="malformed kernel state"):
+        frames.KernelState.parse(fields)
+
+
+UNKNOWN = ("null", "NaN", "Infinity", "-Infinity", "1e999", "-1", "1" + "0" * 400)
+
+
+@pytest.mark.parametrize(
+    ("began", "time"), [("1795771834", 1795771834), ("1795771834.5", 1795771834.5), *((one, None) for one in UNKNOWN)]
+)
+def test_a_cell_s_beginning(began: str, time: float | None) -> None:
+    fields = frames.parse_object(b'{"state": "dead", "generation": 1, "cell_began": %s}' % began.encode())
+    assert frames.KernelState.parse(fields).cell_began == time
+
+
 # -- who may import what ---
 
 
-@pytest.mark.parametrize("name", ["supervisor", *BESIDE, "relay", "file_door", "workspace_folders"])
+@pytest.mark.parametrize("name", ["supervisor", *BESIDE, "relay", *DOOR, "workspace_look", "mounts"])
 def test_what_runs_beside_the_kernel_needs_the_standard_library_alone(name: str) -> None:
-    beside = {"relay": set(), "file_door": {"workspace_folders"}, "workspace_folders": set()}.get(name, set(BESIDE))
+    ours = {"relay": set[str](), "mounts": set[str](), "workspace_look": {"kernel_image"}}
+    beside = ours.get(name, set(DOOR) | {"mounts"} if name in DOOR else set(BESIDE))
     assert top_level(KERNEL_IMAGE / f"{name}.py") <= sys.stdlib_module_names | beside
 
 

@@ -239,6 +239,78 @@ def test_deep_folders(cells: Cells) -> None:
     assert cells.run(cells.write(deep)) == [(deep, 1, "new")]
 
 
+def test_a_folder_deeper_than_any_path_leaves_it_open_what_is_there(cells: Cells) -> None:
+    def make() -> None:
+        descriptor = os.open(cells.workspace, os.O_RDONLY)
+        for _ in range(900):
+            os.mkdir("deep", dir_fd=descriptor)
+            below = os.open("deep", os.O_RDONLY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
+        os.close(descriptor)
+
+    cells.watch.begin()
+    make()
+    cells.write("own")()
+    found = cells.watch.look()
+    assert (found.files, found.complete) == ([("own", 1, "new")], False)
+
+
+def test_a_folder_that_is_locked_leaves_it_open_what_is_there(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells.write("locked/old")()
+    time.sleep(0.1)  # far more than a tick
+    scan, locked = os.scandir, True
+
+    def scan_unless_locked(path: str) -> Any:
+        if locked and path.endswith("locked"):
+            raise PermissionError(path)
+        return scan(path)
+
+    monkeypatch.setattr(workspace_look.os, "scandir", scan_unless_locked)
+    cells.watch.begin()
+    cells.write("own")()
+    found = cells.watch.look()
+    assert (found.files, found.complete) == ([("own", 1, "new")], False)
+    cells.watch.begin()
+    locked = False
+    cells.write("locked/new")()
+    assert cells.watch.look() == (cells.watch.size, [("locked/new", 1, "new")], True), "what was hidden is not new"
+
+
+def test_a_folder_that_goes_meanwhile_leaves_nothing_open(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells.write("going/file")()
+    scan = os.scandir
+
+    def scan_too_late(path: str) -> Any:
+        if path.endswith("going"):
+            raise FileNotFoundError(path)
+        return scan(path)
+
+    monkeypatch.setattr(workspace_look.os, "scandir", scan_too_late)
+    assert cells.run(cells.write("own")) == [("own", 1, "new")]
+
+
+def test_what_lies_on_another_device_is_not_the_session_s(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    lstat = os.lstat
+    bound = Path("/proc/self")  # another device everywhere, as a bound folder is
+    assert lstat(bound).st_dev != lstat(cells.workspace).st_dev
+    watch = WorkspaceLook(bound)
+    monkeypatch.setattr(workspace_look.os, "lstat", lambda path: lstat(cells.workspace if path == str(bound) else path))
+    watch.begin()
+    assert watch.look() == (0, [], True)
+
+
+def test_what_is_bound_from_the_same_device_is_not_the_session_s(cells: Cells) -> None:
+    (cells.workspace / "sub" / "data").mkdir(parents=True)
+    cells.watch.bound = frozenset(["sub/data", "file"])
+    cells.run()
+    size = cells.watch.size
+    changes = (cells.write("sub/data/table.csv", "x" * 100_000), cells.write("file"), cells.write("data/table.csv"))
+    assert cells.run(*changes) == [("data/table.csv", 1, "new")]
+    assert cells.watch.size is not None and size is not None and cells.watch.size < size + 50_000
+
+
 def test_more_than_can_be_said(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workspace_look, "MOST_LISTED", 3)
     cells.watch.begin()
