@@ -47,7 +47,7 @@ class Admission:
                 return
             if self._settings.limits.when_full == "refuse":
                 raise self._full(name, limit, "End one, or wait until one has been idle for long enough.")
-            if not await self._make_room(others):
+            if not await self._make_room(others, len(others) - limit + 1):
                 raise self._full(name, limit, "A cell runs in each of them: wait for one to end, or end one.")
         raise self._full(name, limit or 0, "Others start as fast as room is made: try again.")
 
@@ -76,8 +76,9 @@ class Admission:
             return limits.sessions_per_owner, own
         return limits.sessions, running
 
-    async def _make_room(self, running: Sequence[SessionRecord]) -> bool:
-        """Put the session away that has been idle for longest; False where a cell runs in each."""
+    async def _make_room(self, running: Sequence[SessionRecord], wanted: int) -> bool:
+        """Put the sessions away that have been idle for longest, as many as are ``wanted``: more than one where the
+        limit was lowered. False where a cell runs in each."""
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def ask(record: SessionRecord) -> tuple[float, ContainerInfo] | None:
@@ -86,10 +87,11 @@ class Admission:
             return None if since is None or record.container is None else (since, record.container)
 
         idle = [one for one in await asyncio.gather(*map(ask, running)) if one is not None]
+        made = 0
         for _, container in sorted(idle, key=lambda one: one[0]):
-            if await self._put_away(container):
-                return True
-        return False
+            if made < wanted and await self._put_away(container):
+                made += 1
+        return made > 0
 
     async def _idle_since(self, record: SessionRecord) -> float | None:
         """When a cell last ran, by this program's monotonic clock; None where one runs, or nobody knows."""

@@ -297,3 +297,13 @@ async def test_of_two_that_found_the_last_place_free_the_younger_gives_it_up(mak
     admission = Admission(manager.engine, manager._thread, settings, manager._reaper)
     names = [SessionName(settings.namespace, f"full/{i}") for i in range(2)]
     assert sorted([await admission.confirm(name) for name in names]) == [False, True]
+
+
+async def test_a_limit_that_was_lowered_makes_as_much_room_as_it_takes(make_manager: MakeManager) -> None:
+    generous = await make_manager()
+    for number in range(6):
+        await (await generous.session(f"before-{number}", owner="me")).execute("1")
+    strict = await make_manager(limits={"sessions_per_owner": 2})
+    await (await strict.session("one more", owner="me")).execute("1")
+    running = [one.key for one in await strict.list()]
+    assert "one more" in running and len(running) == 2
