@@ -382,7 +382,9 @@ class Call:
         owner = UserModel(**{name: value for name, value in self.user.items() if name != "valves"})
         item = await upload_file_handler(self.request, file=upload, metadata={}, process=False, user=owner)
         found = item.id if hasattr(item, "id") else item["id"]
-        return {"type": kind, "id": found, "url": found, "name": name, "size": len(content), "content_type": mime}
+        # of a picture the page shows only what has an address of this server, not the bare id of a file
+        url = f"/api/v1/files/{found}/content" if kind == "image" else found
+        return {"type": kind, "id": found, "url": url, "name": name, "size": len(content), "content_type": mime}
 
     async def link(self, stored: list[dict]) -> None:
         """Make them part of the message, also when the chat is opened again."""

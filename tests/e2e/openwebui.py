@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -17,13 +18,14 @@ import requests
 from tests.ask_endpoint import MODEL, Turn, call_piece, chunk, says
 
 ROOT = Path(__file__).parents[2]
-HOME = Path(os.environ.get("DOCKER_INTERPRETER_TEST_OPENWEBUI", ROOT / "build" / "openwebui"))
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+HOME = Path(os.environ.get("TEST_OPENWEBUI", CACHE / "docker-interpreter" / "openwebui-0.12.4"))
 """The environment that `make openwebui` makes."""
 START_SECONDS = 420
 ANSWER_SECONDS = 180
 TOOL = "python_sessions"
 ORDER = "call "
-"""How a message begins whose rest is a tool's name and, in the lines below, its arguments' JSON or its code."""
+"""How a message begins whose rest is a tool's name, and behind a colon or in the lines below the code for it."""
 
 
 def model_that_obeys(request: dict[str, Any]) -> Turn:
@@ -31,15 +33,17 @@ def model_that_obeys(request: dict[str, Any]) -> Turn:
     last = request["messages"][-1]
     text = text_of(last)
     if last["role"] == "user" and ORDER in text:
-        name, _, rest = text.partition(ORDER)[2].partition("\n")
+        name, rest = re.match(r"(\w{1,60})[:\s]{0,3}(.*)", text.partition(ORDER)[2], re.DOTALL).groups()  # type: ignore[union-attr]
         arguments = json.dumps({"code": rest}) if rest else "{}"
-        turn = Turn([call_piece(0, id=f"call_{uuid.uuid4().hex[:8]}", name=name.strip(), arguments=arguments)])
+        turn = Turn([call_piece(0, id=f"call_{uuid.uuid4().hex[:8]}", name=name, arguments=arguments)])
         return Turn([*turn.chunks, chunk({}, "tool_calls")])
-    said = "\n".join(text_of(message) for message in request["messages"] if message["role"] == "tool")
+    # pictures come in a message of their own, behind what the tool has returned
+    returned = [text_of(message) for message in request["messages"] if message["role"] == "tool"]
+    said = returned[-1] if returned else "ok"
     if not request.get("stream"):
-        choice = {"index": 0, "message": {"role": "assistant", "content": said or "ok"}, "finish_reason": "stop"}
+        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
         return Turn(body={"id": "c-1", "object": "chat.completion", "created": 1, "model": MODEL, "choices": [choice]})
-    return says(text_of(last) if last["role"] == "tool" else said or "ok")
+    return says(said)
 
 
 def text_of(message: dict[str, Any]) -> str:
@@ -159,10 +163,21 @@ class User:
         now = self.ask("GET", f"/api/v1/tools/id/{TOOL}/valves") or {}
         self.ask("POST", f"/api/v1/tools/id/{TOOL}/valves/update", {**now, **valves})
 
+    def share(self) -> None:
+        """Let everybody use the tool and the model."""
+        grants = [{"principal_type": "user", "principal_id": "*", "permission": "read"}]
+        self.ask("POST", f"/api/v1/tools/id/{TOOL}/access/update", {"access_grants": grants})
+        model = {"id": MODEL, "name": MODEL, "base_model_id": None, "meta": {}, "params": {}, "access_grants": grants}
+        self.ask("POST", "/api/v1/models/create", model)
+
+    def add(self, name: str) -> User:
+        """Another user, made by this administrator."""
+        fields = {"name": name, "email": f"{name}@example.org", "password": "a password", "role": "user"}
+        return User(self.server, self.ask("POST", "/api/v1/auths/add", fields))
+
     def upload(self, name: str, content: bytes) -> dict[str, Any]:
         """A file as it is attached to a message."""
-        files = {"file": (name, content)}
-        found = self.ask("POST", "/api/v1/files/?process=false", files=files)
+        found = self.ask("POST", "/api/v1/files/?process=false", files={"file": (name, content)})
         return {
             "type": "file",
             "id": found["id"],
@@ -237,4 +252,4 @@ class Chat:
 
     def stop(self) -> None:
         """Press the stop button."""
-        self.user.ask("POST", f"/api/tasks/stop/{self.task}")
+        self.user.ask("POST", f"/api/tasks/chat/{self.id}/stop")
