@@ -33,7 +33,7 @@ def model_that_obeys(request: dict[str, Any]) -> Turn:
     last = request["messages"][-1]
     text = text_of(last)
     if last["role"] == "user" and ORDER in text:
-        name, rest = re.match(r"(\w{1,60})[:\s]{0,3}(.*)", text.partition(ORDER)[2], re.DOTALL).groups()  # type: ignore[union-attr]
+        name, rest = re.match(r"(\w{1,60})(?:: |\n)?(.*)", text.partition(ORDER)[2], re.DOTALL).groups()  # type: ignore[union-attr]
         arguments = json.dumps({"code": rest}) if rest else "{}"
         turn = Turn([call_piece(0, id=f"call_{uuid.uuid4().hex[:8]}", name=name, arguments=arguments)])
         return Turn([*turn.chunks, chunk({}, "tool_calls")])
