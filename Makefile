@@ -6,15 +6,18 @@ READY := $(VENV)/.ready
 RUN := $(BIN)/docker-interpreter
 NOTEBOOK := examples/analysis.ipynb
 RESULT := build/demo/analysis.ipynb
+# Open WebUI for its tests: large, and so kept where every checkout finds it
+OPENWEBUI_VERSION := 0.12.4
+OPENWEBUI := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/docker-interpreter/openwebui-$(OPENWEBUI_VERSION)
 REPORT := build/demo/analysis.html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv engine image image-example demo test e2e browser lint clean-engine clean
+.PHONY: help venv engine image image-example demo test e2e browser openwebui lint clean-engine clean
 
 help:
 	@echo 'make demo           replay a data analysis in a container of its own, and say where the results are'
 	@echo 'make test           every check and every test (about half an hour once the images are built)'
-	@echo 'make e2e            the tour of the README, word for word, and its pages in a real browser'
+	@echo 'make e2e            the tour of the README, word for word, and the tool in a real Open WebUI and a real browser'
 	@echo 'make lint           the checks alone: ruff and mypy'
 	@echo 'make venv           the virtual environment, in $(VENV)'
 	@echo 'make engine         a container engine that answers; on Debian and Ubuntu, as root, it is installed and started'
@@ -67,8 +70,23 @@ lint: venv
 test: lint image-example
 	$(BIN)/pytest --ignore=tests/e2e tests
 
-e2e: image-example browser
-	$(BIN)/pytest tests/e2e
+e2e: image-example browser openwebui
+	TEST_OPENWEBUI=$(OPENWEBUI) $(BIN)/pytest tests/e2e
+
+openwebui: $(OPENWEBUI)/.ready
+
+# with PyTorch for processors alone, whose version is held while the rest is resolved
+$(OPENWEBUI)/.ready: | venv
+	@set -eu; \
+	echo 'Installing Open WebUI $(OPENWEBUI_VERSION) for the tests (3 GB, some minutes)'; \
+	rm -rf $(OPENWEBUI); \
+	$(BIN)/python -m venv $(OPENWEBUI); \
+	echo 'torch==2.13.0' > $(OPENWEBUI)/constraints.txt; \
+	pip="$(OPENWEBUI)/bin/python -m pip install -qq --disable-pip-version-check -c $(OPENWEBUI)/constraints.txt"; \
+	$$pip torch; \
+	$$pip open-webui==$(OPENWEBUI_VERSION); \
+	$$pip 'docker~=7.1' 'jupyter_client~=8.10' 'pyzmq~=27.0' 'nbformat~=5.10'; \
+	touch $@
 
 # any of these will do; on Debian and Ubuntu, as root, one is installed
 browser:

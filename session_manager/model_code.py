@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 
 from .outputs.typed import clean_str
 
@@ -27,6 +28,11 @@ def code_of(arguments: str) -> str:
     if not code.strip():
         raise ValueError(f"The call has no code. {WANTED}")
     return clean_str(code)
+
+
+def plain_code(text: str) -> str:
+    """The code in a parameter that should be code alone: without a fence of Markdown, or stray indentation."""
+    return textwrap.dedent(_without_fence(text)).strip("\n")
 
 
 def _layers_off(text: str) -> str:

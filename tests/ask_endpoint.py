@@ -129,6 +129,11 @@ def serve(script: Script) -> Iterator[ScriptedEndpoint]:
         def log_message(self, format: str, *args: object) -> None:
             """Nothing: pytest shows what a test needs."""
 
+        def do_GET(self) -> None:
+            """The list of models, which has one."""
+            model = {"id": MODEL, "object": "model", "created": 1, "owned_by": "a test"}
+            self.send_whole(Turn(body={"object": "list", "data": [model]}))
+
         def do_POST(self) -> None:
             """One request for a reply."""
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

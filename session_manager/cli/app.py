@@ -10,7 +10,7 @@ import typer
 
 from .ask_command import ASK_CODES, ask
 from .file_commands import EPILOG, files
-from .groups import engine_app, image_app, kernelspec_app
+from .groups import engine_app, image_app, kernelspec_app, tool_app
 from .options import (
     IMAGE_DIR,
     Common,
@@ -180,3 +180,4 @@ app.add_typer(sessions_app, name="sessions", rich_help_panel="Sessions")
 app.add_typer(image_app, name="image", rich_help_panel="This machine")
 app.add_typer(engine_app, name="engine", rich_help_panel="This machine")
 app.add_typer(kernelspec_app, name="kernelspec", rich_help_panel="This machine")
+app.add_typer(tool_app, name="tool", rich_help_panel="This machine")

@@ -1,0 +1,472 @@
+"""
+title: Python sessions
+author: DockerInterpreter contributors
+description: A Python session for every chat, each in a Docker container of its own: variables, imports and files stay.
+version: 0.1.0
+licence: MIT
+required_open_webui_version: 0.12.0
+requirements: docker~=7.1, jupyter_client~=8.10, pyzmq~=27.0, nbformat~=5.10
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import logging
+import mimetypes
+import time
+import uuid
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+logger = logging.getLogger(__name__)
+
+MISSING = (
+    "The Python package docker-interpreter is not installed where Open WebUI runs, so no code can be run."
+    " An administrator installs it there: `pip install docker-interpreter` (see the tool's documentation)."
+)
+YAML_OPTIONS = """\
+# Options of docker-py's container create, for each chat's container.
+mem_limit: "1g"
+network_disabled: true
+working_dir: /mnt
+# volumes: ["/tmp:/mnt/shared"]   # Careful: ALL chats of ALL users then share that folder of the host.
+"""
+PATIENCE = 20.0  # seconds for a session to start before the chat is told to try again
+TEMPORARY_SECONDS = 600.0  # after the last cell of a temporary chat, until its session is removed
+MOST_EMBEDS = 4
+EMBED_CHARS = 8_000_000
+SCRIPT = (
+    "<script>const tell=()=>parent.postMessage("
+    "{type:'iframe:height',height:document.documentElement.scrollHeight},'*');"
+    "new ResizeObserver(tell).observe(document.documentElement);addEventListener('load',tell)</script>"
+)
+DESCRIPTION = """{description}
+{context}
+
+:param code: The Python code to run.
+"""
+
+
+class Tools:
+    """What the model may call: run_python_code, restart_python, list_python_files."""
+
+    class Valves(BaseModel):
+        """What an administrator sets."""
+
+        CODE_INTERPRETER_TIMEOUT: float = Field(120, description="Seconds a call may run before it is interrupted.")
+        ADDITIONAL_CONTEXT: str = Field("", description="Text for the model about how to use the tool.")
+        DOCKER_SOCKET: str = Field(
+            "unix:///var/run/docker.sock", description="Where the engine is controlled: unix://, tcp:// or ssh://."
+        )
+        DOCKER_IMAGE: str = Field(
+            "", description="The image of sessions; empty for the default, `example` for the one for data analysis."
+        )
+        DOCKER_YAML_OPTIONS: str = Field(YAML_OPTIONS, description="Options of each container, as YAML.")
+        IDLE_SECONDS: float = Field(3600, description="Seconds without a call, then a session is put away.")
+        SESSIONS_PER_USER: int = Field(4, description="The most sessions of one user that run; 0 for no limit.")
+        POOL_SIZE: int = Field(0, description="Containers that wait with a booted Python, so that chats start at once.")
+        OUTPUT_CHARS: int = Field(20_000, description="Characters of a call's output that the model reads.")
+        WORKSPACE_SIZE: str = Field("4g", description="What the files of one chat may take.")
+        SHOW_IMAGES_TO_MODEL: bool = Field(True, description="Whether the model sees the plots; it must read images.")
+        MOST_IMAGES_FOR_MODEL: int = Field(2, description="The most plots of one call that it sees.")
+        UPLOAD_FILES: bool = Field(True, description="Whether plots, and files that the code made, reach the user.")
+        MOST_UPLOADS: int = Field(10, description="The most of them after one call.")
+        LARGEST_UPLOAD: int = Field(100_000_000, description="Bytes of one of them.")
+        INJECT_UPLOADED_FILES: bool = Field(True, description="Whether files of the chat lie beside the code.")
+
+    class UserValves(BaseModel):
+        """What each user sets."""
+
+        TIMEOUT: float = Field(0, description="Seconds a call may run, up to the administrator's; 0 for those.")
+        SHOW_CODE: bool = Field(True, description="Show code and output while a call runs.")
+
+    def __init__(self) -> None:
+        """Nothing is started here: valves are not known yet, and a failure would be a bare 400."""
+        self.citation = False
+        self.valves = self.Valves()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Open WebUI replaces the valves before each request, and then reads the descriptions."""
+        super().__setattr__(name, value)
+        if name == "valves":
+            describe(type(self), value)
+
+    async def run_python_code(
+        self,
+        code: str,
+        __user__: dict | None = None,
+        __metadata__: dict | None = None,
+        __request__: Any = None,
+        __event_emitter__: Any = None,
+        __files__: list | None = None,
+        __chat_id__: str = "",
+        __message_id__: str = "",
+    ) -> str | list:
+        """Run Python code in this chat's session.
+
+        :param code: The Python code to run.
+        """
+        call = Call(self.valves, __user__, __metadata__, __request__, __event_emitter__, __chat_id__, __message_id__)
+        return await call.guarded(lambda: call.run(code, __files__ or []))
+
+    async def restart_python(
+        self,
+        __user__: dict | None = None,
+        __metadata__: dict | None = None,
+        __event_emitter__: Any = None,
+        __chat_id__: str = "",
+    ) -> str | list:
+        """Start this chat's Python anew: variables go, files stay. For when it is in a state that can't be mended."""
+        call = Call(self.valves, __user__, __metadata__, None, __event_emitter__, __chat_id__, "")
+        return await call.guarded(call.restart)
+
+    async def list_python_files(
+        self,
+        __user__: dict | None = None,
+        __metadata__: dict | None = None,
+        __event_emitter__: Any = None,
+        __chat_id__: str = "",
+    ) -> str | list:
+        """List the files in the working directory of this chat's Python: path and size of each."""
+        call = Call(self.valves, __user__, __metadata__, None, __event_emitter__, __chat_id__, "")
+        return await call.guarded(call.list_files)
+
+
+def describe(tools: type, valves: Any) -> None:
+    """Put what the model has to know into the docstring, which is what Open WebUI gives it."""
+    try:
+        from session_manager.chat.packages import known_packages
+        from session_manager.chat.valves import settings_from
+        from session_manager.errors import SandboxError
+        from session_manager.tool_description import describe_tool
+    except ImportError:
+        return  # the first call says so
+    try:
+        settings = settings_from(valves.model_dump())
+    except SandboxError:
+        return  # the first call says so
+    text = describe_tool(settings, timeout=settings.limits.timeout, images=valves.SHOW_IMAGES_TO_MODEL)
+    if packages := known_packages(settings.image or ""):
+        text += f"\n- Packages that can be imported: {', '.join(packages)}."
+    text += "\n- Files that you write there reach the user by themselves; name them, and give no links."
+    context = valves.ADDITIONAL_CONTEXT.replace(":param", ": param").replace(":return", ": return")
+    tools.run_python_code.__doc__ = DESCRIPTION.format(description=text, context=context)
+
+
+class Call:
+    """One call of the model's: who asked, where it is shown, and the session that it runs in."""
+
+    def __init__(
+        self, valves: Any, user: dict | None, metadata: dict | None, request: Any, emit: Any, chat: str, message: str
+    ) -> None:
+        # the tool's instance is shared, and its valves may be others after the first await
+        self.valves = valves
+        self.user = user or {}
+        self.metadata = metadata or {}
+        self.request = request
+        self.emitter = emit
+        self.chat = chat or self.metadata.get("chat_id") or ""
+        self.message = message or self.metadata.get("message_id") or ""
+        self.wishes = self.user.get("valves")
+        self.began = time.monotonic()
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the chat is kept nowhere."""
+        return self.chat.startswith(("local:", "temporary:"))
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    async def emit(self, kind: str, data: dict) -> None:
+        if self.emitter is not None:
+            await self.emitter({"type": kind, "data": data})
+
+    async def status(self, text: str, *, done: bool = False) -> None:
+        await self.emit("status", {"description": text, "done": done})
+
+    async def guarded(self, work: Any) -> str | list:
+        """Do it; whatever the package raises becomes a sentence for model and user."""
+        try:
+            from session_manager.errors import SandboxError
+        except ImportError:
+            await self.status(MISSING, done=True)
+            return f"Error: {MISSING}"
+        try:
+            return await work()
+        except SandboxError as error:
+            await self.status(str(error)[:500], done=True)
+            return f"Error: {error}"
+        except asyncio.CancelledError:
+            await self.status("Stopped", done=True)
+            raise
+
+    # -- what the model calls -----------------------------------------------------------------------------------
+
+    async def run(self, code: str, files: list) -> str | list:
+        from session_manager.chat.chip import LiveChip
+        from session_manager.chat.managers import chat_manager
+        from session_manager.chat.packages import learn_packages
+        from session_manager.chat.result import text_for_chat
+        from session_manager.model_code import plain_code
+
+        settings = self.settings()
+        async with chat_manager(settings) as chats:
+            await self.status("Starting Python")
+            session = await self.session(chats)
+            if session is None:
+                text = f"Python is still being made ready ({chats.step or 'starting'}). Try again in a minute."
+                await self.status(text, done=True)
+                return text
+            try:
+                notes = await self.put_files(session, files)
+                await self.status("Running")
+                source = plain_code(code)
+                chip = LiveChip(self.chip(source), source)
+                async with chip:
+                    limit = settings.limits.timeout
+                    run = await session.execute(
+                        source, timeout=limit, on_output=chip.on_output, asked_by=str(self.user.get("id", ""))
+                    )
+                    shown = await self.hand_over(session, run, notes)
+                    await chip.end(run.message, shown)
+            finally:
+                if not session.kept:
+                    await session.stop(purge=True)
+                elif self.temporary:
+                    close_later(session)
+            keep(asyncio.create_task(learn_packages(chats.manager, settings.image or "")))
+        await self.status(f"Done in {time.monotonic() - self.began:.1f} s", done=True)
+        text = "\n".join([text_for_chat(run), *notes])
+        return [text, *self.pictures(run)] if self.valves.SHOW_IMAGES_TO_MODEL and self.pictures(run) else text
+
+    async def restart(self) -> str:
+        from session_manager.chat.managers import chat_manager
+
+        async with chat_manager(self.settings()) as chats:
+            session = await chats.manager.find(self.key(), owner=self.owner())
+            if session is None:
+                return "No Python runs in this chat yet."
+            await session.restart()
+        await self.status("Python was started anew", done=True)
+        return "Python was started anew: variables are gone, files are kept."
+
+    async def list_files(self) -> str:
+        from session_manager.chat.managers import chat_manager
+        from session_manager.errors import FileError, SandboxError
+        from session_manager.execution import readable_size
+
+        async with chat_manager(self.settings()) as chats:
+            try:
+                async with chats.manager.files(self.key(), owner=self.owner()) as files:
+                    found = [entry for entry in await files.list() if entry.kind == "file"]
+            except FileError:
+                raise
+            except SandboxError:
+                return "There are no files yet."
+        lines = [f"{entry.path} ({readable_size(entry.size)})" for entry in found[:200]]
+        more = [f"and {len(found) - 200} more"] if len(found) > 200 else []
+        return "\n".join([*lines, *more]) or "There are no files yet."
+
+    # -- the session --------------------------------------------------------------------------------------------
+
+    def settings(self) -> Any:
+        from session_manager.chat.valves import settings_from
+
+        wanted = self.valves.model_dump()
+        own = float(getattr(self.wishes, "TIMEOUT", 0) or 0)
+        if own > 0:
+            wanted["CODE_INTERPRETER_TIMEOUT"] = min(own, wanted["CODE_INTERPRETER_TIMEOUT"])
+        return settings_from(wanted)
+
+    def key(self) -> str:
+        return f"chat {self.chat}"
+
+    def owner(self) -> str:
+        return f"openwebui {self.user.get('id', '')}"
+
+    async def session(self, chats: Any) -> Any:
+        """The chat's session; None where it takes long to start, which goes on meanwhile."""
+        manager = chats.manager
+        opening = (
+            manager.session(self.key(), owner=self.owner()) if self.chat else manager.throw_away(owner=self.owner())
+        )
+        task = keep(asyncio.create_task(opening))
+        deadline = time.monotonic() + PATIENCE
+        told = ""
+        while not task.done() and time.monotonic() < deadline:
+            await asyncio.wait([task], timeout=2)
+            if chats.step != told and not task.done():
+                told = chats.step
+                await self.status(told[:200])
+        return await task if task.done() else None
+
+    # -- what is shown ------------------------------------------------------------------------------------------
+
+    def chip(self, code: str) -> Any:
+        """Sends the states of one block of code and output, which the page updates in its place."""
+        block, wanted = str(uuid.uuid4()), getattr(self.wishes, "SHOW_CODE", True)
+
+        async def show(result: Any) -> None:
+            if wanted:
+                data = {"type": "code_execution", "id": block, "name": "Python", "code": code, "language": "python"}
+                await self.emit("source", {**data, "result": dict(result)} if result else data)
+
+        return show
+
+    def pictures(self, run: Any) -> list[str]:
+        from session_manager.ask.pictures import data_urls
+
+        return list(data_urls(run))[: max(0, self.valves.MOST_IMAGES_FOR_MODEL)]
+
+    async def hand_over(self, session: Any, run: Any, notes: list[str]) -> list[dict]:
+        """Plots into the message, files for download, HTML as embeds; name and address of each file."""
+        from session_manager.errors import FileError
+
+        await self.embed(run)
+        if not (self.valves.UPLOAD_FILES and self.request is not None and self.chat and self.message):
+            return []
+        stored: list[dict] = []
+        for number, url in enumerate(self.pictures_of(run), 1):
+            mime, _, encoded = url.removeprefix("data:").partition(";base64,")
+            name = f"plot-{number}{mimetypes.guess_extension(mime) or ''}"
+            stored.append(await self.store(name, mime, base64.b64decode(encoded), "image"))
+        for file in run.files:
+            if len(stored) >= self.valves.MOST_UPLOADS:
+                notes.append("More files were made than are handed to the user after one call.")
+                break
+            if file.size > self.valves.LARGEST_UPLOAD:
+                notes.append(f"{file.path!r} is too large to be handed to the user.")
+                continue
+            try:
+                content = await session.files.get(file.path)
+            except FileError as error:
+                notes.append(f"{file.path!r} can't be handed to the user: {error}")
+                continue
+            stored.append(await self.store(file.path.rpartition("/")[2], file.mime, content, "file"))
+        await self.link(stored)
+        return [{"name": one["name"], "url": f"/api/v1/files/{one['id']}/content"} for one in stored]
+
+    def pictures_of(self, run: Any) -> list[str]:
+        from session_manager.ask.pictures import data_urls
+
+        return list(data_urls(run))[: self.valves.MOST_UPLOADS]
+
+    async def embed(self, run: Any) -> None:
+        """HTML that says more than its text, such as a chart or a styled table; all of a call in one event."""
+        found = []
+        for output in run.outputs:
+            html = getattr(output, "data", {}).get("text/html")
+            plain = getattr(output, "data", {}).get("text/plain", "")
+            if (
+                isinstance(html, str)
+                and len(html) < EMBED_CHARS
+                and ("<script" in html or "<style" in html or not plain)
+            ):
+                found.append(f"<!DOCTYPE html><meta charset=utf-8><body>{html}{SCRIPT}</body>")
+        if found:
+            await self.emit("embeds", {"embeds": found[:MOST_EMBEDS]})
+
+    # -- Open WebUI's own store ---------------------------------------------------------------------------------
+
+    async def store(self, name: str, mime: str, content: bytes, kind: str) -> dict:
+        """Put a file into the user's own files, with the user's own rights."""
+        from fastapi import UploadFile
+        from open_webui.models.users import UserModel
+        from open_webui.routers.files import upload_file_handler
+        from starlette.datastructures import Headers
+
+        upload = UploadFile(io.BytesIO(content), filename=name, headers=Headers({"content-type": mime}))
+        owner = UserModel(**{name: value for name, value in self.user.items() if name != "valves"})
+        item = await upload_file_handler(self.request, file=upload, metadata={}, process=False, user=owner)
+        found = item.id if hasattr(item, "id") else item["id"]
+        # of a picture the page shows only what has an address of this server, not the bare id of a file
+        url = f"/api/v1/files/{found}/content" if kind == "image" else found
+        return {"type": kind, "id": found, "url": url, "name": name, "size": len(content), "content_type": mime}
+
+    async def link(self, stored: list[dict]) -> None:
+        """Make them part of the message, also when the chat is opened again."""
+        if not stored:
+            return
+        files = stored
+        if not self.temporary:
+            from open_webui.models.chats import Chats
+
+            ids = [one["id"] for one in stored]
+            await Chats.insert_chat_files(
+                chat_id=self.chat, message_id=self.message, file_ids=ids, user_id=self.user["id"]
+            )
+            files = await Chats.add_message_files_by_id_and_message_id(self.chat, self.message, stored) or stored
+        await self.emit("chat:message:files", {"files": files})
+
+    async def put_files(self, session: Any, files: list) -> list[str]:
+        """Put what the user attached beside the code, once, and again when it has changed; what could not be."""
+        if not self.valves.INJECT_UPLOADED_FILES:
+            return []
+        notes = []
+        known = put_before.setdefault((self.owner(), session.container_name), {})
+        for item in files:
+            if item.get("type") != "file" or not item.get("id"):
+                continue
+            name = str(item.get("name") or item["id"]).replace("/", "_")
+            try:
+                await self.put_file(session, item["id"], name, known)
+            except Refusal as refusal:
+                notes.append(f"The file {name!r} can't be had: {refusal}")
+        return notes
+
+    async def put_file(self, session: Any, file_id: str, name: str, known: dict) -> None:
+        from pathlib import Path
+
+        from open_webui.models.files import Files
+        from open_webui.models.users import UserModel
+        from open_webui.storage.provider import Storage
+        from open_webui.utils.access_control.files import has_access_to_file
+
+        found = await Files.get_file_by_id(file_id)
+        user = UserModel(**{name: value for name, value in self.user.items() if name != "valves"})
+        if found is None or not (found.user_id == user.id or await has_access_to_file(file_id, "read", user)):
+            raise Refusal("it is not there, or not this user's to read.")
+        state = (file_id, found.updated_at)
+        if known.get(name) == state and await session.files.stat(name) is not None:
+            return
+        path = await asyncio.to_thread(Storage.get_file, found.path)
+        await session.files.put(Path(path), name)
+        known[name] = state
+
+
+class Refusal(Exception):
+    """Why one of the user's files is not put beside the code."""
+
+
+put_before: dict[tuple[str, str], dict] = {}
+running: set = set()
+closing: dict[str, asyncio.TimerHandle] = {}
+
+
+def keep(task: asyncio.Task) -> asyncio.Task:
+    """Keep a task that nobody waits for until it has ended."""
+    running.add(task)
+
+    def ended(task: asyncio.Task) -> None:
+        running.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.info("a session was not started: %s", task.exception())
+
+    task.add_done_callback(ended)
+    return task
+
+
+def close_later(session: Any) -> None:
+    """End the session of a temporary chat once nothing has run in it for a while."""
+    name = session.container_name
+    if name in closing:
+        closing.pop(name).cancel()
+
+    def close() -> None:
+        closing.pop(name, None)
+        keep(asyncio.get_running_loop().create_task(session.stop(purge=True)))
+
+    closing[name] = asyncio.get_running_loop().call_later(TEMPORARY_SECONDS, close)

@@ -1,0 +1,185 @@
+"""The commands ``tool check`` and ``tool show``: Open WebUI's tool, loaded and called as Open WebUI does it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import inspect
+import os
+import re
+import types
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from ..chat.managers import close_all
+from ..engine.docker_host import resolve_docker_host
+from ..errors import HostError, SandboxError
+from ..outputs import strip_escapes
+from ..settings import Settings
+from ..settings_sources import PREFIX
+from .exits import FAILED
+from .tables import plain, print_table
+
+FILE = "openwebui_tool.py"
+HERE = Path(__file__).resolve()
+REWRITTEN = re.compile(r"from (utils|apps|main|config)")
+"""What Open WebUI changes in a tool's text, wherever it stands: ``from open_webui.utils`` takes its place."""
+HEADER = re.compile(r"^\s{0,20}([a-z_]{1,40}):\s{0,20}(.{1,2000})\s*$", re.IGNORECASE)
+METHODS = ("run_python_code", "restart_python", "list_python_files")
+NEEDS = "needs Open WebUI: plots and files are handed over there"
+
+Step = Callable[[], Awaitable[str]]
+
+
+def tool_file() -> Path:
+    """Where the tool's file is: in a checkout beside the package, installed in it.
+
+    :raises SandboxError: it is missing.
+    """
+    for place in (HERE.parents[2] / FILE, HERE.parents[1] / FILE):
+        if place.is_file():
+            return place
+    raise SandboxError(f"{FILE} is not where it should be.", "Install docker-interpreter again.")
+
+
+def show() -> int:
+    """Print the tool's text, to be pasted into Open WebUI."""
+    print(tool_file().read_text(encoding="utf-8"), end="")
+    return 0
+
+
+class Checked:
+    """The tool of one file, and what was found of it."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.settings = settings
+        self.text = path.read_text(encoding="utf-8")
+        self.tools: Any = None
+        self.chat = f"tool-check-{uuid.uuid4().hex[:8]}"
+        self.events: list[dict[str, Any]] = []
+
+    async def frontmatter(self) -> str:
+        """The docstring on the first line, with a word and a text in each line."""
+        first, _, rest = self.text.partition("\n")
+        if first != '"""':
+            raise HostError('The first line is not exactly """.')
+        lines = map(HEADER.match, rest.partition('"""')[0].split("\n"))
+        found = {match[1]: match[2] for match in lines if match is not None}
+        if missing := [name for name in ("title", "version", "requirements") if name not in found]:
+            raise HostError(f"The frontmatter has no {', '.join(missing)}.")
+        if bad := [one for one in found["requirements"].split(",") if re.search(r"[<>]", one)]:
+            raise HostError(f"Open WebUI splits requirements at commas: {bad[0].strip()!r} is half of one.")
+        return f"{found['title']} {found['version']}"
+
+    async def rewriting(self) -> str:
+        """Nothing in the text that Open WebUI would change."""
+        if found := REWRITTEN.search(self.text):
+            line = self.text.count("\n", 0, found.start()) + 1
+            raise HostError(f"Line {line} says {found[0]!r}, which Open WebUI changes.")
+        return "unchanged"
+
+    async def load(self) -> str:
+        """Run the text in a bare module, and make the tool."""
+        module = types.ModuleType(f"tool_{uuid.uuid4().hex}")
+        exec(compile(self.text, FILE, "exec"), module.__dict__)  # noqa: S102 - as Open WebUI does it, with our own file
+        self.tools = module.Tools()
+        # as the options of this command say it, which an administrator says with the valves
+        socket = resolve_docker_host(self.settings.docker_host)
+        self.tools.valves = module.Tools.Valves(DOCKER_IMAGE=self.settings.image or "", DOCKER_SOCKET=socket)
+        os.environ[f"{PREFIX}ENGINE"] = self.settings.engine
+        return f"{len(type(self.tools.valves).model_fields)} valves"
+
+    async def methods(self) -> str:
+        """What a model is offered, each with a description and with the types of its parameters."""
+        offered = [
+            name
+            for name, _ in inspect.getmembers(self.tools, callable)
+            if not name.startswith("_") and name[0].islower()
+        ]
+        if sorted(offered) != sorted(METHODS):
+            raise HostError(f"It offers {', '.join(offered)}.")
+        for name in offered:
+            method = getattr(self.tools, name)
+            description = re.split(":(?:param|return)", method.__doc__ or "", maxsplit=1)[0].strip()
+            if not description or not asyncio.iscoroutinefunction(method):
+                raise HostError(f"{name} has no description, or would hold the server up.")
+            for parameter in inspect.signature(method).parameters.values():
+                if not parameter.name.startswith("__") and parameter.annotation is inspect.Parameter.empty:
+                    raise HostError(f"The parameter {parameter.name} of {name} has no type.")
+        return ", ".join(offered)
+
+    async def call(self, name: str, *, expect: str, **arguments: object) -> str:
+        """Call a method as Open WebUI does; what it says."""
+
+        async def emit(event: dict[str, Any]) -> None:
+            self.events.append(event)
+
+        self.events.clear()
+        given: dict[str, object] = {
+            "__user__": {"id": "tool-check", "valves": type(self.tools).UserValves()},
+            "__metadata__": {"chat_id": self.chat},
+            "__event_emitter__": emit,
+            "__chat_id__": self.chat,
+            **arguments,
+        }
+        method = getattr(self.tools, name)
+        wanted = inspect.signature(method).parameters
+        result = await method(**{key: value for key, value in given.items() if key in wanted})
+        text = result if isinstance(result, str) else str(result[0])
+        if expect not in text:
+            raise HostError(f"It says: {text[:300]}")
+        statuses = [event["data"] for event in self.events if event["type"] == "status"]
+        if name == "run_python_code" and (not statuses or statuses[-1].get("done") is not True):
+            raise HostError("The last status is not closed.")
+        return text.split("\n")[-1][:60]
+
+    async def clean_up(self) -> str:
+        """Remove the session that was used."""
+        from ..chat.managers import chat_manager
+        from ..chat.valves import settings_from
+
+        async with chat_manager(settings_from(self.tools.valves.model_dump())) as chats:
+            await chats.manager.stop(f"chat {self.chat}", owner="openwebui tool-check", purge=True)
+        await close_all()
+        return "removed"
+
+
+async def check(settings: Settings, path: Path | None) -> int:
+    """Check the tool's file, and show what was found; 1 where something is wrong.
+
+    :raises SandboxError: the file is missing.
+    :raises OSError: it can't be read.
+    """
+    checked = Checked(path or tool_file(), settings)
+    steps: list[tuple[str, Step]] = [
+        ("frontmatter", checked.frontmatter),
+        ("text is left alone", checked.rewriting),
+        ("loads", checked.load),
+        ("methods", checked.methods),
+        ("run_python_code", lambda: checked.call("run_python_code", code="x = 6 * 7\nprint(x)", expect="42")),
+        ("variables stay", lambda: checked.call("run_python_code", code="print(x + 1)", expect="43")),
+        ("list_python_files", lambda: checked.call("list_python_files", expect="")),
+        ("restart_python", lambda: checked.call("restart_python", expect="variables are gone")),
+        ("clean up", checked.clean_up),
+    ]
+    table = plain("check", "", "")
+    failed = False
+    for name, step in steps:
+        if failed and not (name == "clean up" and checked.tools is not None):
+            table.add_row(name, Text("not done", "dim"), "")
+            continue
+        try:
+            said = await step()
+        except (SandboxError, AttributeError, NameError, SyntaxError, TypeError, ValueError, ImportError) as error:
+            failed = True
+            table.add_row(name, Text("failed", "bold red"), strip_escapes(str(error)))
+        else:
+            table.add_row(name, Text("ok", "green"), strip_escapes(said))
+    if importlib.util.find_spec("open_webui") is None:
+        table.add_row("plots and files", Text("not done", "dim"), NEEDS)
+    print_table(table)
+    return FAILED if failed else 0

@@ -1,0 +1,71 @@
+"""A real Open WebUI for the tests of its tool: started once, on containers, with a model that obeys."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from session_manager import Settings
+from tests.ask_endpoint import ScriptedEndpoint, serve
+from tests.conftest import purge
+
+from .openwebui import ROOT, OpenWebUI, User, model_that_obeys
+
+TOOL_FILE = ROOT / "openwebui_tool.py"
+OPTIONS = "mem_limit: 512m\n"
+
+
+@pytest.fixture(scope="session")
+def namespace() -> Iterator[str]:
+    """What sessions of this run are named after; they are removed at its end."""
+    name = f"webui-{os.getpid()}-{secrets.token_hex(3)}"
+    yield name
+    asyncio.run(purge(Settings(namespace=name)))
+
+
+@pytest.fixture(scope="session")
+def model() -> Iterator[ScriptedEndpoint]:
+    """The model behind Open WebUI."""
+    with serve(model_that_obeys) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def webui(model: ScriptedEndpoint, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenWebUI]:
+    """The server."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_INTERPRETER_")}
+    environment = {**inherited, "DOCKER_INTERPRETER_NAMESPACE": namespace}
+    server = OpenWebUI(tmp_path_factory.mktemp("openwebui") / "data", model.base_url, environment)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def admin(webui: OpenWebUI) -> User:
+    """The administrator, who has installed the tool for everybody."""
+    admin = webui.sign_up("admin")
+    admin.install(TOOL_FILE.read_text(), DOCKER_IMAGE="example", DOCKER_YAML_OPTIONS=OPTIONS)
+    admin.share()
+    return admin
+
+
+@pytest.fixture(scope="session")
+def user(webui: OpenWebUI, admin: User) -> User:
+    """Somebody else."""
+    return admin.add("somebody")
+
+
+@pytest.fixture
+def pictures() -> Path:
+    """Where what the browser shows is left, for people to look at."""
+    folder = ROOT / "build" / "e2e"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

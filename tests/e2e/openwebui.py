@@ -1,0 +1,255 @@
+"""A real Open WebUI, started for a test, with a scripted model behind it; and what its page asks of its API."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.ask_endpoint import MODEL, Turn, call_piece, chunk, says
+
+ROOT = Path(__file__).parents[2]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+HOME = Path(os.environ.get("TEST_OPENWEBUI", CACHE / "docker-interpreter" / "openwebui-0.12.4"))
+"""The environment that `make openwebui` makes."""
+START_SECONDS = 420
+ANSWER_SECONDS = 180
+TOOL = "python_sessions"
+ORDER = "call "
+"""How a message begins whose rest is a tool's name, and behind a colon or in the lines below the code for it."""
+
+
+def model_that_obeys(request: dict[str, Any]) -> Turn:
+    """Calls the tool that the user's message names, and then says what that returned."""
+    last = request["messages"][-1]
+    text = text_of(last)
+    if last["role"] == "user" and ORDER in text:
+        name, rest = re.match(r"(\w{1,60})(?:: |\n)?(.*)", text.partition(ORDER)[2], re.DOTALL).groups()  # type: ignore[union-attr]
+        arguments = json.dumps({"code": rest}) if rest else "{}"
+        turn = Turn([call_piece(0, id=f"call_{uuid.uuid4().hex[:8]}", name=name, arguments=arguments)])
+        return Turn([*turn.chunks, chunk({}, "tool_calls")])
+    # pictures come in a message of their own, behind what the tool has returned
+    returned = [text_of(message) for message in request["messages"] if message["role"] == "tool"]
+    said = returned[-1] if returned else "ok"
+    if not request.get("stream"):
+        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+        return Turn(body={"id": "c-1", "object": "chat.completion", "created": 1, "model": MODEL, "choices": [choice]})
+    return says(said)
+
+
+def text_of(message: dict[str, Any]) -> str:
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        return "\n".join(part.get("text", "") for part in content if part.get("type") == "text")
+    return str(content)
+
+
+@dataclass
+class OpenWebUI:
+    """One server. ``data`` is its folder, which outlives a restart."""
+
+    data: Path
+    model_url: str
+    environment: dict[str, str]
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        program = HOME / "bin" / "open-webui"
+        assert program.exists(), f"{program} is missing: `make openwebui` installs Open WebUI there"
+        if not self.port:
+            with socket.socket() as found:
+                found.bind(("127.0.0.1", 0))
+                self.port = found.getsockname()[1]
+        settings = {
+            "DATA_DIR": str(self.data),
+            "WEBUI_SECRET_KEY": "of a test",
+            "OFFLINE_MODE": "True",
+            "HF_HUB_OFFLINE": "1",
+            "ENABLE_OLLAMA_API": "False",
+            "OPENAI_API_BASE_URL": self.model_url,
+            "OPENAI_API_KEY": "x",
+            "RAG_EMBEDDING_ENGINE": "openai",
+            "RAG_OPENAI_API_BASE_URL": self.model_url,
+            "RAG_OPENAI_API_KEY": "x",
+            "PYTHONPATH": str(ROOT),
+            **{
+                f"ENABLE_{name}": "False"
+                for name in ("VERSION_UPDATE_CHECK", "TITLE_GENERATION", "TAGS_GENERATION", "FOLLOW_UP_GENERATION")
+            },
+            "ENABLE_AUTOCOMPLETE_GENERATION": "False",
+        }
+        self.data.mkdir(parents=True, exist_ok=True)
+        with (self.data / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [program, "serve", "--host", "127.0.0.1", "--port", str(self.port)],
+                env={**self.environment, **settings},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.data,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self.is_healthy():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.last_words()
+            time.sleep(0.5)
+
+    def is_healthy(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/health", timeout=10).ok
+        except requests.RequestException:
+            return False
+
+    def last_words(self) -> str:
+        return (self.data / "server.log").read_text(errors="replace")[-3000:]
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(60)
+
+    def sign_up(self, name: str) -> User:
+        """A new user; the first is the administrator."""
+        fields = {"name": name, "email": f"{name}@example.org", "password": "a password"}
+        return User(self, requests.post(f"{self.url}/api/v1/auths/signup", json=fields, timeout=60).json())
+
+
+@dataclass
+class User:
+    """Somebody who is signed in."""
+
+    server: OpenWebUI
+    account: dict[str, Any]
+
+    def ask(self, method: str, path: str, body: object = None, **options: Any) -> Any:
+        """Ask the API; what it answers."""
+        answer = requests.request(
+            method,
+            f"{self.server.url}{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {self.account['token']}"},
+            timeout=ANSWER_SECONDS,
+            **options,
+        )
+        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
+        return answer.json() if "json" in answer.headers.get("content-type", "") else answer.content
+
+    def install(self, content: str, **valves: object) -> None:
+        """Make the tool, for everybody."""
+        meta = {"description": "Python"}
+        self.ask("POST", "/api/v1/tools/create", {"id": TOOL, "name": "Python", "content": content, "meta": meta})
+        if valves:
+            self.set(**valves)
+
+    def set(self, **valves: object) -> None:
+        """Change valves of the tool, and leave the others."""
+        now = self.ask("GET", f"/api/v1/tools/id/{TOOL}/valves") or {}
+        self.ask("POST", f"/api/v1/tools/id/{TOOL}/valves/update", {**now, **valves})
+
+    def share(self) -> None:
+        """Let everybody use the tool and the model."""
+        grants = [{"principal_type": "user", "principal_id": "*", "permission": "read"}]
+        self.ask("POST", f"/api/v1/tools/id/{TOOL}/access/update", {"access_grants": grants})
+        model = {"id": MODEL, "name": MODEL, "base_model_id": None, "meta": {}, "params": {}, "access_grants": grants}
+        self.ask("POST", "/api/v1/models/create", model)
+
+    def add(self, name: str) -> User:
+        """Another user, made by this administrator."""
+        fields = {"name": name, "email": f"{name}@example.org", "password": "a password", "role": "user"}
+        return User(self.server, self.ask("POST", "/api/v1/auths/add", fields))
+
+    def upload(self, name: str, content: bytes) -> dict[str, Any]:
+        """A file as it is attached to a message."""
+        found = self.ask("POST", "/api/v1/files/?process=false", files={"file": (name, content)})
+        return {
+            "type": "file",
+            "id": found["id"],
+            "url": found["id"],
+            "name": name,
+            "size": len(content),
+            "file": found,
+        }
+
+    def chat(self) -> Chat:
+        """A new chat."""
+        return Chat(self)
+
+
+@dataclass
+class Chat:
+    """One chat of a user's, spoken to as the page does it."""
+
+    user: User
+    id: str | None = None
+    last: str | None = None
+    task: str | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def send(self, text: str, files: list[dict[str, Any]] | None = None) -> str:
+        """Send a message; the id of the answer that comes."""
+        question, answer = str(uuid.uuid4()), str(uuid.uuid4())
+        message = {"id": question, "parentId": self.last, "childrenIds": [], "role": "user", "content": text}
+        self.history.append({"role": "user", "content": text})
+        if files:
+            message["files"] = files
+        body = {
+            "model": MODEL,
+            "stream": True,
+            "session_id": "of-a-test",
+            "id": answer,
+            "parent_id": self.last,
+            "messages": self.history,
+            "params": {"function_calling": "native"},
+            "tool_ids": [TOOL],
+            "user_message": message,
+            **({"chat_id": self.id} if self.id else {}),
+            **({"files": files} if files else {}),
+        }
+        started = self.user.ask("POST", "/api/chat/completions", body)
+        self.id = started.get("chat_id", self.id)
+        self.task = (started.get("task_ids") or [started.get("task_id")])[0]
+        self.last = answer
+        return answer
+
+    def answer(self, message: str | None = None) -> dict[str, Any]:
+        """The answer, once it is complete."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while True:
+            found = self.message(message)
+            if found.get("done"):
+                self.history.append({"role": "assistant", "content": found.get("content", "")})
+                return found
+            assert time.monotonic() < deadline, f"no answer: {json.dumps(found)[:2000]}"
+            time.sleep(0.2)
+
+    def message(self, message: str | None = None) -> dict[str, Any]:
+        """A message as it is kept now."""
+        chat = self.user.ask("GET", f"/api/v1/chats/{self.id}")["chat"]
+        found: dict[str, Any] = chat["history"]["messages"].get(message or self.last, {})
+        return found
+
+    def run(self, code: str, files: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+        """Have the model run code; its answer."""
+        self.send(f"{ORDER}run_python_code\n{code}", files)
+        return self.answer()
+
+    def stop(self) -> None:
+        """Press the stop button."""
+        self.user.ask("POST", f"/api/tasks/chat/{self.id}/stop")
