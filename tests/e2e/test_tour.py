@@ -96,8 +96,8 @@ def test_it_has_ten_lines_and_all_work(toured: tuple[Path, dict[str, str]]) -> N
     assert len(cells) == 3
     assert "(26115, 15)" in said[cells[0]]
     assert "month" in said[cells[1]]
-    plot = Image.open(folder / "rain.png")
-    assert plot.format == "PNG" and plot.width > 300
+    with Image.open(folder / "rain.png") as plot:
+        assert plot.format == "PNG" and plot.width > 300
     (replayed,) = (line for line in lines if " replay " in line)
     assert "3 of 3 cells put out what was recorded" in said[replayed]
 
