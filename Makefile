@@ -12,12 +12,13 @@ OPENWEBUI := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/docker-interpreter/openwebui
 REPORT := build/demo/analysis.html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv engine image image-example demo test e2e browser openwebui lint clean-engine clean
+.PHONY: help venv engine image image-example demo test tool e2e browser openwebui lint clean-engine clean
 
 help:
 	@echo 'make demo           replay a data analysis in a container of its own, and say where the results are'
 	@echo 'make test           every check and every test (about half an hour once the images are built)'
 	@echo 'make e2e            the tour of the README, word for word, and the tool in a real Open WebUI and a real browser'
+	@echo 'make tool           dist/openwebui_tool.py: Open WebUI'"'"'s tool with the package inside, to be pasted'
 	@echo 'make lint           the checks alone: ruff and mypy'
 	@echo 'make venv           the virtual environment, in $(VENV)'
 	@echo 'make engine         a container engine that answers; on Debian and Ubuntu, as root, it is installed and started'
@@ -69,6 +70,9 @@ lint: venv
 
 test: lint image-example
 	$(BIN)/pytest --ignore=tests/e2e tests
+
+tool: venv
+	$(BIN)/python -m session_manager.single_file dist/openwebui_tool.py
 
 e2e: image-example browser openwebui
 	TEST_OPENWEBUI=$(OPENWEBUI) $(BIN)/pytest tests/e2e

@@ -208,7 +208,6 @@ class Call:
     async def run(self, code: str, files: list) -> str | list:
         from session_manager.chat.chip import LiveChip
         from session_manager.chat.managers import chat_manager
-        from session_manager.chat.packages import learn_packages
         from session_manager.chat.result import text_for_chat
         from session_manager.model_code import plain_code
 
@@ -237,10 +236,18 @@ class Call:
                     await session.stop(purge=True)
                 elif self.temporary:
                     close_later(session)
-            keep(asyncio.create_task(learn_packages(chats.manager, settings.image or "")))
+            keep(asyncio.create_task(self.learn(settings)))
         await self.status(f"Done in {time.monotonic() - self.began:.1f} s", done=True)
         text = "\n".join([text_for_chat(run), *notes])
         return [text, *self.pictures(run)] if self.valves.SHOW_IMAGES_TO_MODEL and self.pictures(run) else text
+
+    async def learn(self, settings: Any) -> None:
+        """Learn which packages there are, for the next request's description."""
+        from session_manager.chat.managers import chat_manager
+        from session_manager.chat.packages import learn_packages
+
+        async with chat_manager(settings) as chats:  # so that nobody lets go of it meanwhile
+            await learn_packages(chats.manager, settings.image or "")
 
     async def restart(self) -> str:
         from session_manager.chat.managers import chat_manager

@@ -62,7 +62,7 @@ def as_literal(text: str) -> str:
 
     :raises NotBuilt: the literal would say something else.
     """
-    body = text.replace("\\", "\\\\").replace("'''", "''\\'")
+    body = text.replace("\\", "\\\\").replace("'''", "''\\'").replace("\0", "\\x00")
     if body.endswith("'"):
         body = f"{body[:-1]}\\'"
     for words in REWRITTEN:
@@ -93,7 +93,7 @@ def build(tool: str, sources: Mapping[str, str], loader: str) -> str:
 
 
 def without_beginning(source: str) -> str:
-    """A module's text without its docstring and its ``from __future__`` lines, which only a file's beginning may have."""
+    """A module's text without its docstring and its ``from __future__`` lines, which only a beginning may have."""
     body = ast.parse(source).body
     first = next(one for one in body if not isinstance(one, ast.Expr) and not is_future(one))
     return "".join(source.splitlines(keepends=True)[first.lineno - 1 :])

@@ -38,7 +38,7 @@ def _install_package(sources: dict[str, str]) -> _Path:
 
 def _unpacked(contents: dict[str, bytes], digest: str) -> _Path:
     """The folder that holds exactly these files; made where it is missing, or is not as it was written."""
-    places = [_os.environ.get("XDG_CACHE_HOME") or _os.path.expanduser("~/.cache"), _tempfile.gettempdir()]
+    places = [_os.environ.get("XDG_CACHE_HOME") or str(_Path("~/.cache").expanduser()), _tempfile.gettempdir()]
     problem = OSError("There is no folder for the package.")
     for place in places:
         # nobody else may be able to put a file there: it is this process's code

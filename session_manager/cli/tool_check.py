@@ -7,7 +7,6 @@ import importlib.util
 import inspect
 import os
 import re
-import types
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -18,37 +17,23 @@ from rich.text import Text
 from ..chat.managers import close_all
 from ..engine.docker_host import resolve_docker_host
 from ..errors import HostError, SandboxError
+from ..open_webui_loading import load_tool, offered, read_frontmatter, rewritten_places, specification
 from ..outputs import strip_escapes
 from ..settings import Settings
 from ..settings_sources import PREFIX
+from ..single_file import tool_path
 from .exits import FAILED
 from .tables import plain, print_table
 
-FILE = "openwebui_tool.py"
-HERE = Path(__file__).resolve()
-REWRITTEN = re.compile(r"from (utils|apps|main|config)")
-"""What Open WebUI changes in a tool's text, wherever it stands: ``from open_webui.utils`` takes its place."""
-HEADER = re.compile(r"^\s{0,20}([a-z_]{1,40}):\s{0,20}(.{1,2000})\s*$", re.IGNORECASE)
 METHODS = ("run_python_code", "restart_python", "list_python_files")
 NEEDS = "needs Open WebUI: plots and files are handed over there"
 
 Step = Callable[[], Awaitable[str]]
 
 
-def tool_file() -> Path:
-    """Where the tool's file is: in a checkout beside the package, installed in it.
-
-    :raises SandboxError: it is missing.
-    """
-    for place in (HERE.parents[2] / FILE, HERE.parents[1] / FILE):
-        if place.is_file():
-            return place
-    raise SandboxError(f"{FILE} is not where it should be.", "Install docker-interpreter again.")
-
-
 def show() -> int:
     """Print the tool's text, to be pasted into Open WebUI."""
-    print(tool_file().read_text(encoding="utf-8"), end="")
+    print(tool_path().read_text(encoding="utf-8"), end="")
     return 0
 
 
@@ -59,16 +44,15 @@ class Checked:
         self.settings = settings
         self.text = path.read_text(encoding="utf-8")
         self.tools: Any = None
+        self.background: set[asyncio.Task[Any]] = set()
         self.chat = f"tool-check-{uuid.uuid4().hex[:8]}"
         self.events: list[dict[str, Any]] = []
 
     async def frontmatter(self) -> str:
         """The docstring on the first line, with a word and a text in each line."""
-        first, _, rest = self.text.partition("\n")
-        if first != '"""':
-            raise HostError('The first line is not exactly """.')
-        lines = map(HEADER.match, rest.partition('"""')[0].split("\n"))
-        found = {match[1]: match[2] for match in lines if match is not None}
+        found = read_frontmatter(self.text)
+        if not found:
+            raise HostError('The first line is not exactly """, or no word and text follow.')
         if missing := [name for name in ("title", "version", "requirements") if name not in found]:
             raise HostError(f"The frontmatter has no {', '.join(missing)}.")
         if bad := [one for one in found["requirements"].split(",") if re.search(r"[<>]", one)]:
@@ -77,40 +61,29 @@ class Checked:
 
     async def rewriting(self) -> str:
         """Nothing in the text that Open WebUI would change."""
-        if found := REWRITTEN.search(self.text):
-            line = self.text.count("\n", 0, found.start()) + 1
-            raise HostError(f"Line {line} says {found[0]!r}, which Open WebUI changes.")
+        for line, words in rewritten_places(self.text):
+            raise HostError(f"Line {line} says {words!r}, which Open WebUI changes.")
         return "unchanged"
 
     async def load(self) -> str:
         """Run the text in a bare module, and make the tool."""
-        module = types.ModuleType(f"tool_{uuid.uuid4().hex}")
-        exec(compile(self.text, FILE, "exec"), module.__dict__)  # noqa: S102 - as Open WebUI does it, with our own file
-        self.tools = module.Tools()
+        loaded = load_tool(self.text)
+        self.tools, self.background = loaded.instance, loaded.module.running
         # as the options of this command say it, which an administrator says with the valves
         socket = resolve_docker_host(self.settings.docker_host)
-        self.tools.valves = module.Tools.Valves(DOCKER_IMAGE=self.settings.image or "", DOCKER_SOCKET=socket)
+        self.tools.valves = loaded.module.Tools.Valves(DOCKER_IMAGE=self.settings.image or "", DOCKER_SOCKET=socket)
         os.environ[f"{PREFIX}ENGINE"] = self.settings.engine
         return f"{len(type(self.tools.valves).model_fields)} valves"
 
     async def methods(self) -> str:
         """What a model is offered, each with a description and with the types of its parameters."""
-        offered = [
-            name
-            for name, _ in inspect.getmembers(self.tools, callable)
-            if not name.startswith("_") and name[0].islower()
-        ]
-        if sorted(offered) != sorted(METHODS):
-            raise HostError(f"It offers {', '.join(offered)}.")
-        for name in offered:
-            method = getattr(self.tools, name)
-            description = re.split(":(?:param|return)", method.__doc__ or "", maxsplit=1)[0].strip()
-            if not description or not asyncio.iscoroutinefunction(method):
+        found = {method.__name__: method for method in offered(self.tools)}
+        if set(found) != set(METHODS):
+            raise HostError(f"It offers {', '.join(found)}.")
+        for name, method in found.items():
+            if not specification(method)["description"] or not asyncio.iscoroutinefunction(method):
                 raise HostError(f"{name} has no description, or would hold the server up.")
-            for parameter in inspect.signature(method).parameters.values():
-                if not parameter.name.startswith("__") and parameter.annotation is inspect.Parameter.empty:
-                    raise HostError(f"The parameter {parameter.name} of {name} has no type.")
-        return ", ".join(offered)
+        return ", ".join(found)
 
     async def call(self, name: str, *, expect: str, **arguments: object) -> str:
         """Call a method as Open WebUI does; what it says."""
@@ -142,6 +115,8 @@ class Checked:
         from ..chat.managers import chat_manager
         from ..chat.valves import settings_from
 
+        if self.background:  # which may have a session of its own, to learn which packages there are
+            await asyncio.wait(self.background)
         async with chat_manager(settings_from(self.tools.valves.model_dump())) as chats:
             await chats.manager.stop(f"chat {self.chat}", owner="openwebui tool-check", purge=True)
         await close_all()
@@ -154,7 +129,7 @@ async def check(settings: Settings, path: Path | None) -> int:
     :raises SandboxError: the file is missing.
     :raises OSError: it can't be read.
     """
-    checked = Checked(path or tool_file(), settings)
+    checked = Checked(path or tool_path(), settings)
     steps: list[tuple[str, Step]] = [
         ("frontmatter", checked.frontmatter),
         ("text is left alone", checked.rewriting),
@@ -174,7 +149,7 @@ async def check(settings: Settings, path: Path | None) -> int:
             continue
         try:
             said = await step()
-        except (SandboxError, AttributeError, NameError, SyntaxError, TypeError, ValueError, ImportError) as error:
+        except (SandboxError, AttributeError, NameError, TypeError, ValueError) as error:
             failed = True
             table.add_row(name, Text("failed", "bold red"), strip_escapes(str(error)))
         else:
