@@ -305,7 +305,7 @@ class DockerEngine:
 
         def ask(_: docker.APIClient) -> Mapping[str, int]:
             with contextlib.closing(connect(self._requested_host, timeout=SIZES_TIMEOUT)) as patient:
-                return docker_volumes.volume_sizes(patient, names)
+                return docker_volumes.volume_sizes(patient, names, SIZES_TIMEOUT)
 
         return await self._call(ask) if names else {}
 

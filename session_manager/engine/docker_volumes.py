@@ -24,6 +24,8 @@ SOURCE = "/source"
 TARGET = ContainerOptions().working_dir
 """Images have this directory, the sandbox's user's own: an empty volume takes its owner over when it is mounted."""
 LAST_LINES = 20
+MEASURING = "disk usage operation is already running"
+MEASURING_POLL = 0.1
 VISIT_ENDS = 5.0
 """Seconds in which a container goes whose program has ended."""
 
@@ -63,14 +65,22 @@ def remove_volume(api: docker.APIClient, name: str) -> None:
         raise
 
 
-def volume_sizes(api: docker.APIClient, names: Collection[str]) -> dict[str, int]:
-    """Bytes of each volume that the daemon knows the size of."""
+def volume_sizes(api: docker.APIClient, names: Collection[str], patience: float) -> dict[str, int]:
+    """Bytes of each volume that the daemon knows the size of.
+
+    Older daemons measure for one caller at a time, and refuse the others. Those wait: ``patience`` seconds at most.
+    """
     wanted = frozenset(names)
-    sizes = {
-        one["Name"]: int((one.get("UsageData") or {}).get("Size", -1))
-        for one in api.df()["Volumes"] or ()
-        if one["Name"] in wanted
-    }
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            found = api.df()["Volumes"] or ()
+            break
+        except APIError as error:
+            if MEASURING not in str(error.explanation) or time.monotonic() > deadline:
+                raise
+            time.sleep(MEASURING_POLL)
+    sizes = {one["Name"]: int((one.get("UsageData") or {}).get("Size", -1)) for one in found if one["Name"] in wanted}
     return {name: size for name, size in sizes.items() if size >= 0}
 
 

@@ -228,6 +228,8 @@ async def test_files_are_copied_as_they_are(settings: Settings, engine: Engine, 
     assert set(sizes) == {source, target}
     assert all(100_000 <= size < 200_000 for size in sizes.values()), sizes
     assert await engine.volume_sizes([]) == {}
+    # several managers measure at once, and an engine that does one at a time refuses none of them
+    assert await asyncio.gather(*(engine.volume_sizes([source]) for _ in range(8))) == [{source: sizes[source]}] * 8
 
 
 async def test_what_can_not_be_copied_is_said(settings: Settings, engine: Engine, image: str) -> None:
