@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import io
 import logging
 import mimetypes
@@ -348,13 +349,23 @@ class Call:
                 notes.append(f"{file.path!r} is too large to be handed to the user.")
                 continue
             try:
-                content = await session.files.get(file.path)
-            except FileError as error:
+                content = await self.content_of(session, file.path)
+            except (FileError, Refusal) as error:
                 notes.append(f"{file.path!r} can't be handed to the user: {error}")
                 continue
             stored.append(await self.store(file.path.rpartition("/")[2], file.mime, content, "file"))
         await self.link(stored)
         return [{"name": one["name"], "url": f"/api/v1/files/{one['id']}/content"} for one in stored]
+
+    async def content_of(self, session: Any, path: str) -> bytes:
+        """A file's content. It may be more than the container has said: so far it is read, and no further."""
+        content = bytearray()
+        async with contextlib.aclosing(session.files.stream(path)) as pieces:
+            async for piece in pieces:
+                content += piece
+                if len(content) > self.valves.LARGEST_UPLOAD:
+                    raise Refusal("it holds more than it was said to.")
+        return bytes(content)
 
     def pictures_of(self, run: Any) -> list[str]:
         from session_manager.ask.pictures import data_urls
@@ -445,7 +456,7 @@ class Call:
 
 
 class Refusal(Exception):
-    """Why one of the user's files is not put beside the code."""
+    """Why a file is not put beside the code, or not handed to the user."""
 
 
 put_before: dict[tuple[str, str], dict] = {}
