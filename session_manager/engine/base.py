@@ -111,9 +111,9 @@ class Engine(Protocol):
     async def find_image(self, wanted: str | None, progress: Callable[[str], None]) -> str:
         """The reference of the image to run: ``wanted``, or the default one (None) or the example one (``example``).
 
-        The latter two are built when they are missing; ``progress`` gets a line for each step of that.
+        The latter two are built when they are missing, any other is pulled; ``progress`` gets a line for each step.
 
-        :raises ImageMissing: the engine does not have it, and it is none of those two.
+        :raises ImageMissing: the engine does not have it, and can't pull it.
         :raises ImageBuildFailed: it could not be built.
         """
 

@@ -19,7 +19,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from ..errors import ContainerGone, EngineError, ImageMissing, NameTaken
 from ..images import ImageKind, ensure_image
-from ..images.base import has_image
+from ..images.base import ensure_given_image
 from . import docker_volumes
 from .base import RUNTIME_DIRECTORY, ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
 from .docker_host import connect, resolve_docker_host, unavailable
@@ -67,14 +67,9 @@ class DockerEngine:
     async def find_image(self, wanted: str | None, progress: Callable[[str], None]) -> str:
         """See :meth:`Engine.find_image`."""
         if wanted is not None and wanted not in list(ImageKind):
-            if not await self._call(lambda api: has_image(api, wanted)):
-                raise image_missing(wanted)
-            return wanted
+            return await self._long(lambda api: ensure_given_image(api, wanted, progress))
         kind = ImageKind(wanted or ImageKind.DEFAULT)
-        # a build takes minutes: a cancelled caller does not wait for its end
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._guarded, lambda api: ensure_image(api, kind, progress=progress)
-        )
+        return await self._long(lambda api: ensure_image(api, kind, progress=progress))
 
     async def image_id(self, reference: str) -> str | None:
         """See :meth:`Engine.image_id`."""
@@ -342,6 +337,10 @@ class DockerEngine:
             # what the engine was asked for happens all the same: who cleans up after us must come after it
             await asyncio.wait([call])
             raise
+
+    def _long(self, function: Callable[[docker.APIClient], T]) -> asyncio.Future[T]:
+        """A build or a pull, which takes minutes: a cancelled caller does not wait for its end."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, function)
 
     def _guarded(self, function: Callable[[docker.APIClient], T]) -> T:
         """Turn what docker-py and the wire raise into this package's errors."""

@@ -16,7 +16,7 @@ from docker.errors import APIError, ImageNotFound
 from docker.utils import parse_repository_tag
 
 from ..debian import Distribution, Progress, can_install, distribution, find_program, install_packages, run
-from ..errors import HostError, ImageBuildFailed
+from ..errors import HostError, ImageBuildFailed, ImageMissing
 from .context import DEFAULT_BASE
 
 BASE_REPOSITORY = "docker-interpreter/base"
@@ -54,6 +54,23 @@ def ensure_base(client: docker.APIClient, progress: Progress) -> str:
         progress(f"Making a base image from the packages of {host.name} {host.codename} instead")
         make_debian_base(client, host, made, progress)
         return made
+
+
+def ensure_given_image(client: docker.APIClient, reference: str, progress: Progress) -> str:
+    """The image that somebody asked for by name: the engine's, or else its registry's.
+
+    :raises ImageMissing: neither has it, or the registry can't be reached.
+    """
+    if not has_image(client, reference):
+        try:
+            pull(client, reference, progress)
+        except ImageBuildFailed as error:
+            raise ImageMissing(
+                error.message,
+                "Is the name right? Build it, or leave the setting away: `docker-interpreter image build` makes the "
+                "default one.",
+            ) from error
+    return reference
 
 
 def ensure_given_base(client: docker.APIClient, reference: str, progress: Progress) -> None:
