@@ -36,6 +36,15 @@ class Lifetime:
         self.alone_timeout = alone_timeout
         self.started = self.last_company = time.time()
 
+    def keep(self, idle_timeout: float) -> None:
+        """From now on it may be idle for so many seconds, with nobody attached.
+
+        :raises ValueError: that is no time.
+        """
+        if not 0 < idle_timeout < float("inf"):
+            raise ValueError("no time to keep it for")
+        self.idle_timeout = idle_timeout
+
     def idle(self) -> float:
         """Seconds since a cell last began or ended, or the life began."""
         return max(0.0, time.time() - max(self.kernel.last_activity(self.started), self.started))

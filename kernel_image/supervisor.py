@@ -335,6 +335,10 @@ class Supervisor:
                 if seconds is not None:
                     self.options["save"] = None
                 return {}
+            case "keep":
+                self.lifetime.keep(float(request["idle_timeout"]) + float(request["margin"]))
+                self.options["reap"] = {**(self.options.get("reap") or {}), "idle_timeout": request["idle_timeout"]}
+                return {}
             case "shutdown":
                 if request.get("turn") and self.turns.holder is not client:
                     return {"error": "it is not this client's turn"}

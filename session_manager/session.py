@@ -15,7 +15,7 @@ from .cell_run import CellRun
 from .changed_files import from_door
 from .container import Starter
 from .engine.base import ExecStream
-from .errors import ContainerGone, LinkError, SandboxError
+from .errors import ContainerGone, LinkError, SandboxError, SettingsError
 from .execution import Execution
 from .frames import KernelState
 from .journal import Journal, read_session_journal
@@ -195,6 +195,20 @@ class Session:
             logger.debug("no memory of %s: %s", self.key, error)
             return None
         return memory if isinstance(memory, int) else None
+
+    async def keep_for(self, idle_timeout: float) -> None:
+        """Have it put away after so many seconds without a cell, in place of ``limits.idle_timeout``.
+
+        That holds for as long as its container lives; where it was put away, say it again.
+
+        :raises SettingsError: that is no time.
+        :raises SandboxError: as :meth:`execute`.
+        """
+        if not 0 < idle_timeout < float("inf"):
+            raise SettingsError(f"A session can't be kept for {idle_timeout} s.", "Say a number above 0.")
+        await self._beside()
+        margin = self._settings.limits.idle_margin
+        await self._attachment.link.request("keep", idle_timeout=idle_timeout, margin=margin)
 
     async def interrupt(self) -> bool:
         """Stop the cell that runs in the session now; whether there was one.

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from session_manager import Execution, Session, SessionManager, Settings, TooManySessions
+from session_manager import Execution, Session, SessionManager, Settings, SettingsError, TooManySessions
 from session_manager import reaper as reaper_module
 from session_manager.admission import Admission
 from session_manager.engine import make_engine
@@ -73,6 +73,22 @@ async def test_an_idle_session_is_put_away_though_somebody_is_connected(make_man
     assert "x, f" in run.notice and "open_file (PicklingError: an open file)" in run.notice
     again = await session.execute("x")
     assert again.notice is None, "what was told once is not told again"
+
+
+async def test_a_session_is_kept_for_as_long_as_it_is_told_to_be(make_manager: MakeManager) -> None:
+    manager = await make_manager(limits={"idle_margin": 1.0})
+    short, other = await manager.session("short"), await manager.session("other")
+    await short.execute("x = 42")
+    with pytest.raises(SettingsError, match="can't be kept for 0"):
+        await short.keep_for(0)
+    await short.keep_for(1.0)
+    async with asyncio.timeout(PATIENCE):
+        while short.container_name in await containers(manager.settings):
+            await manager._reaper.sweep()
+            await asyncio.sleep(0.2)
+    assert other.container_name in await containers(manager.settings)
+    run = await short.execute("x")
+    assert run.text.endswith("42") and "put away" in str(run.notice)
 
 
 async def test_without_saving_the_next_session_says_since_when_variables_are_gone(make_manager: MakeManager) -> None:

@@ -124,6 +124,23 @@ def test_a_claim_that_makes_no_sense_is_refused(start: Start, seconds: object) -
     assert "kernel" in client.request("status")
 
 
+def test_it_is_kept_for_as_long_as_whoever_uses_it_wants(start: Start) -> None:
+    supervised = start(idle_timeout=600, reap={"idle_timeout": 500, "save": True})
+    client = supervised.attached()
+    assert client.request("keep", idle_timeout=0.4, margin=0.1) == {"id": client.last}
+    assert client.request("status")["reap"] == {"idle_timeout": 0.4, "save": True}
+    client.close()
+    assert supervised.ended()
+
+
+@pytest.mark.parametrize("seconds", ["soon", None, {}, 0, -1, "nan", "inf"])
+def test_a_time_that_makes_no_sense_is_refused(start: Start, seconds: object) -> None:
+    client = start(idle_timeout=600, reap={"idle_timeout": 500}).client()
+    client.ask("keep", idle_timeout=seconds, margin=0)
+    assert "bad request" in client.answer(None)["error"]
+    assert client.request("status")["reap"] == {"idle_timeout": 500}
+
+
 # -- cells that run for too long ---
 
 
