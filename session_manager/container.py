@@ -115,6 +115,8 @@ class Container:
         """Whether the last :meth:`open` got a new container, rather than finding the session's."""
         self.found_workspace = False
         """Whether the new container found the files of an earlier one."""
+        self._replaced = False
+        """Whether another container has its name by now."""
 
     async def open(self, starter: Starter | None = None) -> None:
         """Attach to the session's container, or get one: from the pool, or a new one.
@@ -228,15 +230,22 @@ class Container:
     async def heal(self) -> None:
         """Attach again after the link broke, for as long as the engine needs to come back (``start_timeout``).
 
-        :raises ContainerGone: the container is gone, and what was in memory with it.
+        :raises ContainerGone: the container is gone, and what was in memory with it; there may be another of its name.
         :raises EngineError, LinkError: it could not be reached in that time.
         """
+        if self._replaced:
+            raise ContainerGone(f"The container {self.spec.name} is another by now.")
+        key = self.link.key
         deadline = time.monotonic() + self._start_timeout
         pause = 0.02
         while True:
             try:
                 await self.attach()
-                return
+                if self.link.key == key:
+                    return
+                self._replaced = True
+                await self.link.close()
+                raise ContainerGone(f"The container {self.spec.name} is another by now.")
             except ContainerGone:
                 raise
             except (EngineError, LinkError):

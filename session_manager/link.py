@@ -114,6 +114,11 @@ class Link:
             self._thread.call(lambda: self._break(error) if self._stream is stream else None)
             raise error from None
 
+    @property
+    def key(self) -> object:
+        """The kernel's key, made in its container, which it tells from all others; None before the first hello."""
+        return self._connection.get("key")
+
     def connection_info(self) -> dict[str, object]:
         """Jupyter connection info of the local endpoints, the kernel's own key in it."""
         ports = {f"{channel}_port": number for number, channel in enumerate(CHANNELS, 1)}

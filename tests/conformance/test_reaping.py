@@ -91,6 +91,20 @@ async def test_a_session_is_kept_for_as_long_as_it_is_told_to_be(make_manager: M
     assert run.text.endswith("42") and "put away" in str(run.notice)
 
 
+async def test_a_session_that_another_manager_put_away_and_made_again_is_another(make_manager: MakeManager) -> None:
+    first, second = await make_manager(), await make_manager()
+    session, same = await first.session("shared"), await second.session("shared")
+    await session.execute("x = 1")
+    await same.stop()
+    again = await second.session("shared")
+    await again.execute("x = 2")
+    run = await session.execute("x")
+    assert run.text.endswith("2"), run.text
+    await again.stop()
+    run = await session.execute("'x' in globals()")
+    assert run.text.endswith("False") and "variables" in str(run.notice)
+
+
 async def test_without_saving_the_next_session_says_since_when_variables_are_gone(make_manager: MakeManager) -> None:
     manager = await make_manager(limits=SHORT, saving={"enabled": False})
     session = await manager.session("idle")
