@@ -11,11 +11,7 @@ requirements: docker~=7.1, jupyter_client~=8.10, pyzmq~=27.0, nbformat~=5.10
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
-import io
 import logging
-import mimetypes
 import time
 import uuid
 from typing import Any
@@ -73,6 +69,9 @@ class Tools:
         WORKSPACE_SIZE: str = Field("4g", description="What the files of one chat may take.")
         SHOW_IMAGES_TO_MODEL: bool = Field(True, description="Whether the model sees the plots; it must read images.")
         MOST_IMAGES_FOR_MODEL: int = Field(2, description="The most plots of one call that it sees.")
+        LARGEST_IMAGE_FOR_MODEL: int = Field(
+            4_000_000, description="Bytes of one of them; larger ones it does not see."
+        )
         UPLOAD_FILES: bool = Field(True, description="Whether plots, and files that the code made, reach the user.")
         MOST_UPLOADS: int = Field(10, description="The most of them after one call.")
         LARGEST_UPLOAD: int = Field(100_000_000, description="Bytes of one of them.")
@@ -82,6 +81,9 @@ class Tools:
         """What each user sets."""
 
         TIMEOUT: float = Field(0, description="Seconds a call may run, up to the administrator's; 0 for those.")
+        KEEP_SECONDS: float = Field(
+            0, description="Seconds without a call, then your Python is put away; 0 for the administrator's choice."
+        )
         SHOW_CODE: bool = Field(True, description="Show code and output while a call runs.")
 
     def __init__(self) -> None:
@@ -175,9 +177,11 @@ class Call:
         self.began = time.monotonic()
 
     @property
-    def temporary(self) -> bool:
-        """Whether the chat is kept nowhere."""
-        return self.chat.startswith(("local:", "temporary:"))
+    def place(self) -> Any:
+        """Where the package's functions for files find user, chat and message."""
+        from session_manager.chat.open_webui_files import Place
+
+        return Place(self.user, self.chat, self.message, self.request, self.metadata)
 
     # -- events -------------------------------------------------------------------------------------------------
 
@@ -200,8 +204,9 @@ class Call:
         except SandboxError as error:
             await self.status(str(error)[:500], done=True)
             return f"Error: {error}"
-        except asyncio.CancelledError:
-            await self.status("Stopped", done=True)
+        except BaseException as error:
+            stopped = isinstance(error, asyncio.CancelledError)
+            await self.status("Stopped" if stopped else f"Failed: {type(error).__name__}: {error}"[:500], done=True)
             raise
 
     # -- what the model calls -----------------------------------------------------------------------------------
@@ -221,7 +226,7 @@ class Call:
                 await self.status(text, done=True)
                 return text
             try:
-                notes = await self.put_files(session, files)
+                notes = await self.prepare(session, files)
                 await self.status("Running")
                 source = plain_code(code)
                 chip = LiveChip(self.chip(source), source)
@@ -235,12 +240,24 @@ class Call:
             finally:
                 if not session.kept:
                     await session.stop(purge=True)
-                elif self.temporary:
+                elif self.place.temporary:
                     close_later(session)
             keep(asyncio.create_task(self.learn(settings)))
         await self.status(f"Done in {time.monotonic() - self.began:.1f} s", done=True)
         text = "\n".join([text_for_chat(run), *notes])
-        return [text, *self.pictures(run)] if self.valves.SHOW_IMAGES_TO_MODEL and self.pictures(run) else text
+        pictures = self.pictures(run)
+        return [text, *pictures] if pictures else text
+
+    async def prepare(self, session: Any, files: list) -> list[str]:
+        """Files beside the code, and how long the session is kept after it; what could not be had."""
+        from session_manager.chat.open_webui_files import put_attached
+
+        wanted = float(getattr(self.wishes, "KEEP_SECONDS", 0) or 0)
+        if wanted > 0:
+            await session.keep_for(min(wanted, self.valves.IDLE_SECONDS))
+        if self.request is None or not self.valves.INJECT_UPLOADED_FILES:
+            return []  # without a request there is no Open WebUI to ask for files
+        return await put_attached(self.place, session, files)
 
     async def learn(self, settings: Any) -> None:
         """Learn which packages there are, for the next request's description."""
@@ -304,12 +321,16 @@ class Call:
         task = keep(asyncio.create_task(opening))
         deadline = time.monotonic() + PATIENCE
         told = ""
-        while not task.done() and time.monotonic() < deadline:
-            await asyncio.wait([task], timeout=2)
-            if chats.step != told and not task.done():
-                told = chats.step
-                await self.status(told[:200])
-        return await task if task.done() else None
+        try:
+            while not task.done() and time.monotonic() < deadline:
+                await asyncio.wait([task], timeout=2)
+                if chats.step != told and not task.done():
+                    told = chats.step
+                    await self.status(told[:200])
+            return await task if task.done() else None
+        finally:
+            if not (self.chat or task.done()):
+                task.add_done_callback(throw_away)  # nobody else will ever ask for it
 
     # -- what is shown ------------------------------------------------------------------------------------------
 
@@ -325,141 +346,43 @@ class Call:
         return show
 
     def pictures(self, run: Any) -> list[str]:
+        """What the model sees of the plots."""
         from session_manager.ask.pictures import data_urls
 
-        return list(data_urls(run))[: max(0, self.valves.MOST_IMAGES_FOR_MODEL)]
+        legacy = (self.metadata.get("params") or {}).get("function_calling") == "legacy"
+        if legacy or not self.valves.SHOW_IMAGES_TO_MODEL:
+            return []  # legacy: Open WebUI would show each plot to the user once more, and to the model not at all
+        small = [url for url in data_urls(run) if len(url) <= self.valves.LARGEST_IMAGE_FOR_MODEL * 4 / 3]
+        return small[: max(0, self.valves.MOST_IMAGES_FOR_MODEL)]
 
     async def hand_over(self, session: Any, run: Any, notes: list[str]) -> list[dict]:
         """Plots into the message, files for download, HTML as embeds; name and address of each file."""
-        from session_manager.errors import FileError
+        from session_manager.chat import open_webui_files as files
 
         await self.embed(run)
-        if not (self.valves.UPLOAD_FILES and self.request is not None and self.chat and self.message):
+        if not (self.valves.UPLOAD_FILES and self.place.shows_files):
             return []
-        stored: list[dict] = []
-        for number, url in enumerate(self.pictures_of(run), 1):
-            mime, _, encoded = url.removeprefix("data:").partition(";base64,")
-            name = f"plot-{number}{mimetypes.guess_extension(mime) or ''}"
-            stored.append(await self.store(name, mime, base64.b64decode(encoded), "image"))
-        for file in run.files:
-            if len(stored) >= self.valves.MOST_UPLOADS:
-                notes.append("More files were made than are handed to the user after one call.")
-                break
-            if file.size > self.valves.LARGEST_UPLOAD:
-                notes.append(f"{file.path!r} is too large to be handed to the user.")
-                continue
-            try:
-                content = await self.content_of(session, file.path)
-            except (FileError, Refusal) as error:
-                notes.append(f"{file.path!r} can't be handed to the user: {error}")
-                continue
-            stored.append(await self.store(file.path.rpartition("/")[2], file.mime, content, "file"))
-        await self.link(stored)
-        return [{"name": one["name"], "url": f"/api/v1/files/{one['id']}/content"} for one in stored]
-
-    async def content_of(self, session: Any, path: str) -> bytes:
-        """A file's content. It may be more than the container has said: so far it is read, and no further."""
-        content = bytearray()
-        async with contextlib.aclosing(session.files.stream(path)) as pieces:
-            async for piece in pieces:
-                content += piece
-                if len(content) > self.valves.LARGEST_UPLOAD:
-                    raise Refusal("it holds more than it was said to.")
-        return bytes(content)
-
-    def pictures_of(self, run: Any) -> list[str]:
-        from session_manager.ask.pictures import data_urls
-
-        return list(data_urls(run))[: self.valves.MOST_UPLOADS]
+        limits = files.UploadLimits(self.valves.MOST_UPLOADS, self.valves.LARGEST_UPLOAD)
+        stored, said = await files.hand_over(self.place, session, run, limits)
+        notes += said
+        if stored:
+            await self.emit("chat:message:files", {"files": await files.link(self.place, stored)})
+        return [{"name": one["name"], "url": files.address_of(one["id"])} for one in stored]
 
     async def embed(self, run: Any) -> None:
         """HTML that says more than its text, such as a chart or a styled table; all of a call in one event."""
         found = []
         for output in run.outputs:
-            html = getattr(output, "data", {}).get("text/html")
-            plain = getattr(output, "data", {}).get("text/plain", "")
-            if (
-                isinstance(html, str)
-                and len(html) < EMBED_CHARS
-                and ("<script" in html or "<style" in html or not plain)
-            ):
+            data = getattr(output, "data", {})
+            html, plain = data.get("text/html"), data.get("text/plain", "")
+            if not isinstance(html, str) or len(html) > EMBED_CHARS:
+                continue
+            if "<script" in html or "<style" in html or not plain:
                 found.append(f"<!DOCTYPE html><meta charset=utf-8><body>{html}{SCRIPT}</body>")
         if found:
             await self.emit("embeds", {"embeds": found[:MOST_EMBEDS]})
 
-    # -- Open WebUI's own store ---------------------------------------------------------------------------------
 
-    async def store(self, name: str, mime: str, content: bytes, kind: str) -> dict:
-        """Put a file into the user's own files, with the user's own rights."""
-        from fastapi import UploadFile
-        from open_webui.models.users import UserModel
-        from open_webui.routers.files import upload_file_handler
-        from starlette.datastructures import Headers
-
-        upload = UploadFile(io.BytesIO(content), filename=name, headers=Headers({"content-type": mime}))
-        owner = UserModel(**{name: value for name, value in self.user.items() if name != "valves"})
-        item = await upload_file_handler(self.request, file=upload, metadata={}, process=False, user=owner)
-        found = item.id if hasattr(item, "id") else item["id"]
-        # of a picture the page shows only what has an address of this server, not the bare id of a file
-        url = f"/api/v1/files/{found}/content" if kind == "image" else found
-        return {"type": kind, "id": found, "url": url, "name": name, "size": len(content), "content_type": mime}
-
-    async def link(self, stored: list[dict]) -> None:
-        """Make them part of the message, also when the chat is opened again."""
-        if not stored:
-            return
-        files = stored
-        if not self.temporary:
-            from open_webui.models.chats import Chats
-
-            ids = [one["id"] for one in stored]
-            await Chats.insert_chat_files(
-                chat_id=self.chat, message_id=self.message, file_ids=ids, user_id=self.user["id"]
-            )
-            files = await Chats.add_message_files_by_id_and_message_id(self.chat, self.message, stored) or stored
-        await self.emit("chat:message:files", {"files": files})
-
-    async def put_files(self, session: Any, files: list) -> list[str]:
-        """Put what the user attached beside the code, once, and again when it has changed; what could not be."""
-        if not self.valves.INJECT_UPLOADED_FILES:
-            return []
-        notes = []
-        known = put_before.setdefault((self.owner(), session.container_name), {})
-        for item in files:
-            if item.get("type") != "file" or not item.get("id"):
-                continue
-            name = str(item.get("name") or item["id"]).replace("/", "_")
-            try:
-                await self.put_file(session, item["id"], name, known)
-            except Refusal as refusal:
-                notes.append(f"The file {name!r} can't be had: {refusal}")
-        return notes
-
-    async def put_file(self, session: Any, file_id: str, name: str, known: dict) -> None:
-        from pathlib import Path
-
-        from open_webui.models.files import Files
-        from open_webui.models.users import UserModel
-        from open_webui.storage.provider import Storage
-        from open_webui.utils.access_control.files import has_access_to_file
-
-        found = await Files.get_file_by_id(file_id)
-        user = UserModel(**{name: value for name, value in self.user.items() if name != "valves"})
-        if found is None or not (found.user_id == user.id or await has_access_to_file(file_id, "read", user)):
-            raise Refusal("it is not there, or not this user's to read.")
-        state = (file_id, found.updated_at)
-        if known.get(name) == state and await session.files.stat(name) is not None:
-            return
-        path = await asyncio.to_thread(Storage.get_file, found.path)
-        await session.files.put(Path(path), name)
-        known[name] = state
-
-
-class Refusal(Exception):
-    """Why a file is not put beside the code, or not handed to the user."""
-
-
-put_before: dict[tuple[str, str], dict] = {}
 running: set = set()
 closing: dict[str, asyncio.TimerHandle] = {}
 
@@ -475,6 +398,12 @@ def keep(task: asyncio.Task) -> asyncio.Task:
 
     task.add_done_callback(ended)
     return task
+
+
+def throw_away(task: asyncio.Task) -> None:
+    """Remove a session that nobody waited for."""
+    if not task.cancelled() and task.exception() is None:
+        keep(asyncio.ensure_future(task.result().stop(purge=True)))
 
 
 def close_later(session: Any) -> None:

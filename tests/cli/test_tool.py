@@ -30,9 +30,9 @@ def test_it_can_be_shown_to_be_pasted(cli: CommandLine) -> None:
         ('"""\ntitle', '"""title', "first line"),
         ("version: 0.1.0", "", "no version"),
         ("docker~=7.1", "docker>=7.1", "half of one"),
-        ("import io\n", "import io  # taken from config\n", "Line"),
-        ("put_before: dict", "def restart_python(self) -> str:\n    'It blocks.'\n    return ''\n\n\n"
-         "Tools.restart_python = restart_python\nput_before: dict", "hold the server up"),
+        ("import time\n", "import time  # taken from config\n", "Line"),
+        ("running: set", "def restart_python(self) -> str:\n    'It blocks.'\n    return ''\n\n\n"
+         "Tools.restart_python = restart_python\nrunning: set", "hold the server up"),
         ("    async def list_python_files(", "    async def extra(self) -> str:\n        ...\n\n"
          "    async def list_python_files(", "It offers"),
         ("class Tools:", "class Tools(:", "invalid syntax"),
