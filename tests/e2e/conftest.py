@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from session_manager import Settings
+from session_manager.single_file import write
 from tests.ask_endpoint import ScriptedEndpoint, serve
 from tests.conftest import purge
 
@@ -35,11 +36,30 @@ def model() -> Iterator[ScriptedEndpoint]:
         yield endpoint
 
 
+@pytest.fixture(scope="session", params=["package installed", "single file"])
+def tool_text(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tool's text: the short one, and the one with the package inside where the package is not installed."""
+    if request.param == "package installed":
+        return TOOL_FILE.read_text()
+    built = tmp_path_factory.mktemp("dist") / "openwebui_tool.py"
+    write(built)
+    return built.read_text()
+
+
 @pytest.fixture(scope="session")
-def webui(model: ScriptedEndpoint, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenWebUI]:
-    """The server."""
+def environment(tool_text: str, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a server of Open WebUI is started with."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_INTERPRETER_")}
-    environment = {**inherited, "DOCKER_INTERPRETER_NAMESPACE": namespace}
+    package = str(ROOT) if tool_text == TOOL_FILE.read_text() else ""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    return {**inherited, "DOCKER_INTERPRETER_NAMESPACE": namespace, "XDG_CACHE_HOME": cache, "PYTHONPATH": package}
+
+
+@pytest.fixture(scope="session")
+def webui(
+    model: ScriptedEndpoint, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OpenWebUI]:
+    """The server."""
     server = OpenWebUI(tmp_path_factory.mktemp("openwebui") / "data", model.base_url, environment)
     try:
         server.start()
@@ -49,10 +69,10 @@ def webui(model: ScriptedEndpoint, namespace: str, tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="session")
-def admin(webui: OpenWebUI) -> User:
+def admin(webui: OpenWebUI, tool_text: str) -> User:
     """The administrator, who has installed the tool for everybody."""
     admin = webui.sign_up("admin")
-    admin.install(TOOL_FILE.read_text(), DOCKER_IMAGE="example", DOCKER_YAML_OPTIONS=OPTIONS)
+    admin.install(tool_text, DOCKER_IMAGE="example", DOCKER_YAML_OPTIONS=OPTIONS)
     admin.share()
     return admin
 

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,26 +26,38 @@ HOME = Path(os.environ.get("TEST_OPENWEBUI", CACHE / "docker-interpreter" / "ope
 START_SECONDS = 420
 ANSWER_SECONDS = 180
 TOOL = "python_sessions"
+PASSWORD = "a password"  # noqa: S105 - of users that live as long as the test
 ORDER = "call "
 """How a message begins whose rest is a tool's name, and behind a colon or in the lines below the code for it."""
 
 
 def model_that_obeys(request: dict[str, Any]) -> Turn:
     """Calls the tool that the user's message names, and then says what that returned."""
-    last = request["messages"][-1]
-    text = text_of(last)
-    if last["role"] == "user" and ORDER in text:
-        name, rest = re.match(r"(\w{1,60})(?:: |\n)?(.*)", text.partition(ORDER)[2], re.DOTALL).groups()  # type: ignore[union-attr]
-        arguments = json.dumps({"code": rest}) if rest else "{}"
-        turn = Turn([call_piece(0, id=f"call_{uuid.uuid4().hex[:8]}", name=name, arguments=arguments)])
-        return Turn([*turn.chunks, chunk({}, "tool_calls")])
+    messages = request["messages"]
+    text = text_of(messages[-1])
+    if text_of(messages[0]).startswith("Available Tools:"):  # how models are asked that know nothing of tools
+        name, arguments = order_in(text.rpartition("Query: ")[2])
+        return whole(json.dumps({"tool_calls": [{"name": name, "parameters": arguments}] if name else []}))
+    if messages[-1]["role"] == "user" and ORDER in text and request.get("tools"):
+        name, arguments = order_in(text)
+        call = call_piece(0, id=f"call_{uuid.uuid4().hex[:8]}", name=name, arguments=json.dumps(arguments))
+        return Turn([call, chunk({}, "tool_calls")])
     # pictures come in a message of their own, behind what the tool has returned
-    returned = [text_of(message) for message in request["messages"] if message["role"] == "tool"]
-    said = returned[-1] if returned else "ok"
-    if not request.get("stream"):
-        choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
-        return Turn(body={"id": "c-1", "object": "chat.completion", "created": 1, "model": MODEL, "choices": [choice]})
-    return says(said)
+    returned = [text_of(message) for message in messages if message["role"] == "tool"]
+    said = returned[-1] if returned else text
+    return says(said) if request.get("stream") else whole(said)
+
+
+def order_in(text: str) -> tuple[str, dict[str, str]]:
+    """The tool that a message names, and what it is to be given; "" where there is none."""
+    found = re.match(r"(\w{1,60})(?:: |\n)?(.*)", text.partition(ORDER)[2], re.DOTALL)
+    return (found[1], {"code": found[2]} if found[2] else {}) if found else ("", {})
+
+
+def whole(text: str) -> Turn:
+    """An answer that is no stream."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return Turn(body={"id": "c-1", "object": "chat.completion", "created": 1, "model": MODEL, "choices": [choice]})
 
 
 def text_of(message: dict[str, Any]) -> str:
@@ -60,6 +74,7 @@ class OpenWebUI:
     data: Path
     model_url: str
     environment: dict[str, str]
+    workers: int = 1
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -85,7 +100,7 @@ class OpenWebUI:
             "RAG_EMBEDDING_ENGINE": "openai",
             "RAG_OPENAI_API_BASE_URL": self.model_url,
             "RAG_OPENAI_API_KEY": "x",
-            "PYTHONPATH": str(ROOT),
+            "UVICORN_WORKERS": str(self.workers),
             **{
                 f"ENABLE_{name}": "False"
                 for name in ("VERSION_UPDATE_CHECK", "TITLE_GENERATION", "TAGS_GENERATION", "FOLLOW_UP_GENERATION")
@@ -127,7 +142,7 @@ class OpenWebUI:
 
     def sign_up(self, name: str) -> User:
         """A new user; the first is the administrator."""
-        fields = {"name": name, "email": f"{name}@example.org", "password": "a password"}
+        fields = {"name": name, "email": f"{name}@example.org", "password": PASSWORD}
         return User(self, requests.post(f"{self.url}/api/v1/auths/signup", json=fields, timeout=60).json())
 
 
@@ -170,9 +185,23 @@ class User:
         model = {"id": MODEL, "name": MODEL, "base_model_id": None, "meta": {}, "params": {}, "access_grants": grants}
         self.ask("POST", "/api/v1/models/create", model)
 
+    def save(self, content: str) -> None:
+        """Change the tool's text."""
+        form = {"id": TOOL, "name": "Python", "content": content, "meta": {"description": "Python"}}
+        self.ask("POST", f"/api/v1/tools/id/{TOOL}/update", form)
+
+    def sign_in(self) -> User:
+        """The same user, at a server that was started anew."""
+        fields = {"email": self.account["email"], "password": PASSWORD}
+        return User(self.server, self.ask("POST", "/api/v1/auths/signin", fields))
+
+    def wish(self, **valves: object) -> None:
+        """Set valves that are the user's own."""
+        self.ask("POST", f"/api/v1/tools/id/{TOOL}/valves/user/update", valves)
+
     def add(self, name: str) -> User:
         """Another user, made by this administrator."""
-        fields = {"name": name, "email": f"{name}@example.org", "password": "a password", "role": "user"}
+        fields = {"name": name, "email": f"{name}@example.org", "password": PASSWORD, "role": "user"}
         return User(self.server, self.ask("POST", "/api/v1/auths/add", fields))
 
     def upload(self, name: str, content: bytes) -> dict[str, Any]:
@@ -202,8 +231,8 @@ class Chat:
     task: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def send(self, text: str, files: list[dict[str, Any]] | None = None) -> str:
-        """Send a message; the id of the answer that comes."""
+    def send(self, text: str, files: list[dict[str, Any]] | None = None, calling: str = "native") -> str:
+        """Send a message; the id of the answer that comes. ``calling``: how the model is to call tools."""
         question, answer = str(uuid.uuid4()), str(uuid.uuid4())
         message = {"id": question, "parentId": self.last, "childrenIds": [], "role": "user", "content": text}
         self.history.append({"role": "user", "content": text})
@@ -216,7 +245,7 @@ class Chat:
             "id": answer,
             "parent_id": self.last,
             "messages": self.history,
-            "params": {"function_calling": "native"},
+            "params": {"function_calling": calling},
             "tool_ids": [TOOL],
             "user_message": message,
             **({"chat_id": self.id} if self.id else {}),
@@ -245,11 +274,33 @@ class Chat:
         found: dict[str, Any] = chat["history"]["messages"].get(message or self.last, {})
         return found
 
-    def run(self, code: str, files: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    def run(self, code: str, files: list[dict[str, Any]] | None = None, calling: str = "native") -> dict[str, Any]:
         """Have the model run code; its answer."""
-        self.send(f"{ORDER}run_python_code\n{code}", files)
+        self.send(f"{ORDER}run_python_code\n{code}", files, calling)
         return self.answer()
 
     def stop(self) -> None:
         """Press the stop button."""
         self.user.ask("POST", f"/api/tasks/chat/{self.id}/stop")
+
+
+@contextmanager
+def valves(admin: User, **changes: object) -> Iterator[None]:
+    """The tool with other valves for a while."""
+    before = admin.ask("GET", f"/api/v1/tools/id/{TOOL}/valves")
+    admin.set(**changes)
+    try:
+        yield
+    finally:
+        admin.ask("POST", f"/api/v1/tools/id/{TOOL}/valves/update", before)
+
+
+@contextmanager
+def saved(admin: User, text: str, old: str, new: str) -> Iterator[None]:
+    """The tool with another text for a while."""
+    assert text.count(old) == 1
+    admin.save(text.replace(old, new))
+    try:
+        yield
+    finally:
+        admin.save(text)

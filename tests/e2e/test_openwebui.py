@@ -6,8 +6,6 @@ import base64
 import concurrent.futures
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,23 +13,12 @@ import requests
 
 from tests.ask_endpoint import ScriptedEndpoint
 
-from .conftest import OPTIONS, TOOL_FILE
-from .openwebui import ORDER, TOOL, OpenWebUI, User
+from .conftest import OPTIONS
+from .openwebui import ORDER, OpenWebUI, User, valves
 
 pytestmark = pytest.mark.timeout(900)
 
 PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()"
-
-
-@contextmanager
-def valves(admin: User, **changes: object) -> Iterator[None]:
-    """The tool with other valves for a while."""
-    before = admin.ask("GET", f"/api/v1/tools/id/{TOOL}/valves")
-    admin.set(**changes)
-    try:
-        yield
-    finally:
-        admin.ask("POST", f"/api/v1/tools/id/{TOOL}/valves/update", before)
 
 
 def statuses(message: dict[str, Any]) -> list[str]:
@@ -134,14 +121,12 @@ def test_too_long_and_too_large(admin: User, user: User) -> None:
     assert "memory" in content.lower()
 
 
-def test_valves_and_the_tool_s_text_change_under_a_session(admin: User, user: User) -> None:
+def test_valves_and_the_tool_s_text_change_under_a_session(admin: User, user: User, tool_text: str) -> None:
     chat = user.chat()
     chat.run("x = 1")
     with valves(admin, ADDITIONAL_CONTEXT="Prefer polars.", OUTPUT_CHARS=5000):
         assert "[Done" in (content := chat.run("x += 1; print(x)")["content"]) and "2" in content
-        content = TOOL_FILE.read_text() + "\n# saved again\n"
-        form = {"id": TOOL, "name": "Python", "content": content, "meta": {"description": "Python"}}
-        admin.ask("POST", f"/api/v1/tools/id/{TOOL}/update", form)
+        admin.save(f"{tool_text}\n# saved again\n")
         assert "3" in chat.run("x += 1; print(x)")["content"]
 
 
@@ -194,7 +179,7 @@ def test_many_chats_at_once_and_a_server_that_answers(admin: User, user: User, w
         valves(admin, SESSIONS_PER_USER=0),
         concurrent.futures.ThreadPoolExecutor(8) as threads,
     ):
-        runs = [threads.submit(user.chat().run, f"print({number} * 3)") for number in range(12)]
+        runs = [threads.submit(user.chat().run, f"print({number} * 3)") for number in range(20)]
         while not all(run.done() for run in runs):
             begun = time.monotonic()
             assert requests.get(f"{webui.url}/health", timeout=60).ok

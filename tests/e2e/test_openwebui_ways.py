@@ -1,0 +1,158 @@
+"""The ways by which calls come from a real Open WebUI: other kinds of chats, of models, of servers; and an image that
+is not there yet."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+
+from session_manager import SessionManager, SessionStatus, Settings
+from session_manager.engine.docker_host import connect
+from session_manager.images import ImageKind, ensure_image
+from tests.ask_endpoint import MODEL, ScriptedEndpoint
+from tests.image_registry import layer_with, published, registry
+
+from .openwebui import ORDER, TOOL, OpenWebUI, User, saved, valves
+
+pytestmark = pytest.mark.timeout(900)
+
+PATIENCE = 120
+PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()"
+
+
+def sessions(namespace: str, *, stopped: bool = False) -> list[SessionStatus]:
+    """The sessions there are, asked of the engine."""
+
+    async def ask() -> list[SessionStatus]:
+        async with SessionManager(Settings(namespace=namespace)) as manager:
+            return list(await manager.list(stopped=stopped))
+
+    return asyncio.run(ask())
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+def test_a_model_that_knows_nothing_of_tools(user: User, model: ScriptedEndpoint) -> None:
+    chat = user.chat()
+    chat.run("x = 40", calling="legacy")
+    answer = chat.run(f"print(x + 2)\n{PLOT}", calling="legacy")
+    assert "42" in answer["content"]
+    assert len([file for file in answer["files"] if file["type"] == "image"]) == 1, "no plot is there twice"
+    assert answer["statusHistory"][-1]["done"] is True
+    assert "data:image" not in json.dumps(model.requests[-1]["messages"])
+
+
+def test_a_temporary_chat_has_a_session_that_goes_early(
+    admin: User, user: User, tool_text: str, model: ScriptedEndpoint, namespace: str
+) -> None:
+    chat = f"temporary:{uuid.uuid4()}"
+
+    def run(code: str) -> None:
+        before = len(model.requests)
+        body = {
+            "model": MODEL,
+            "stream": True,
+            "session_id": "of-a-test",
+            "chat_id": chat,
+            "id": str(uuid.uuid4()),
+            "messages": [{"role": "user", "content": f"{ORDER}run_python_code\n{code}"}],
+            "params": {"function_calling": "native"},
+            "tool_ids": [TOOL],
+        }
+        user.ask("POST", "/api/chat/completions", body)
+        until(lambda: len(model.requests) >= before + 2)
+
+    def here() -> list[SessionStatus]:
+        return [one for one in sessions(namespace, stopped=True) if one.key == f"chat {chat}"]
+
+    with saved(admin, tool_text, "TEMPORARY_SECONDS = 600.0", "TEMPORARY_SECONDS = 8.0"):
+        run("x = 41")
+        run("print(x + 1)")
+        assert "42" in json.dumps(model.requests[-1]["messages"][-1])
+        assert len(here()) == 1
+        until(lambda: not here())
+
+
+def test_a_call_without_a_chat_has_a_session_of_its_own(user: User, namespace: str) -> None:
+    def run(code: str) -> str:
+        body = {
+            "model": MODEL,
+            "stream": False,
+            "messages": [{"role": "user", "content": f"{ORDER}run_python_code\n{code}"}],
+            "params": {"function_calling": "legacy"},
+            "tool_ids": [TOOL],
+        }
+        answer = user.ask("POST", "/api/chat/completions", body)
+        return str(answer["choices"][0]["message"]["content"])
+
+    assert "42" in run("x = 42; print(x)")
+    assert "False" in run("print('x' in globals())")
+    until(lambda: all(one.kept for one in sessions(namespace, stopped=True)))
+
+
+def test_a_user_s_own_wishes(admin: User, user: User) -> None:
+    chat = user.chat()
+    chat.run("kept = 42")
+    user.wish(TIMEOUT=3, KEEP_SECONDS=4, SHOW_CODE=False)
+    try:
+        answer = chat.run("import time; time.sleep(60)")
+        assert "time limit of 3 s" in answer["content"]
+        assert not answer.get("sources") and not answer.get("code_executions")
+        # the one who reaps looks once a minute
+        until(lambda: "put away" in chat.run("print(kept)")["content"] or bool(time.sleep(20)))
+    finally:
+        user.wish()
+    assert "42" in chat.run("print(kept)")["content"]
+
+
+def test_an_image_that_is_not_there_yet(admin: User, user: User, tool_text: str, webui: OpenWebUI) -> None:
+    client = connect()
+    default = ensure_image(client, ImageKind.DEFAULT, progress=print)
+    gate = threading.Event()
+    try:
+        image = published(client, default, layer_with("opt/note", f"note {uuid.uuid4()}".encode()))
+        with registry(*image, before_parts=lambda: gate.wait(15)) as address:
+            reference = f"{address}/team/python:1"
+            patience = saved(admin, tool_text, "PATIENCE = 20.0", "PATIENCE = 3.0")
+            with patience, valves(admin, DOCKER_IMAGE=reference):
+                chat = user.chat()
+                answer = chat.run("print(open('/opt/note').read())")
+                assert "still being made ready (Pulling" in answer["content"]
+                assert answer["statusHistory"][-1]["done"] is True
+                assert requests.get(f"{webui.url}/health", timeout=10).ok
+                gate.set()
+                until(lambda: "note " in chat.run("print(open('/opt/note').read())")["content"])
+                client.remove_image(reference, force=True)
+    finally:
+        gate.set()
+        client.close()
+
+
+def test_several_workers_share_the_sessions(
+    model: ScriptedEndpoint, environment: dict[str, str], tool_text: str, tmp_path: Path
+) -> None:
+    server = OpenWebUI(tmp_path / "data", model.base_url, environment, workers=2)
+    try:
+        server.start()
+        admin = server.sign_up("admin")
+        admin.install(tool_text, DOCKER_IMAGE="example")
+        admin.share()
+        chat = admin.chat()
+        chat.run("import os; count = 0")
+        for number in range(1, 9):
+            assert f"count {number}" in chat.run("count += 1; print('count', count)")["content"]
+    finally:
+        server.stop()
