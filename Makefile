@@ -12,7 +12,7 @@ OPENWEBUI := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/docker-interpreter/openwebui
 REPORT := build/demo/analysis.html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv engine image image-example demo test tool e2e browser openwebui lint clean-engine clean
+.PHONY: help venv engine image image-example demo test tool e2e browser proxy compose openwebui lint clean-engine clean
 
 help:
 	@echo 'make demo           replay a data analysis in a container of its own, and say where the results are'
@@ -68,13 +68,13 @@ lint: venv
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-test: lint image-example
+test: lint image-example proxy
 	$(BIN)/pytest --ignore=tests/e2e tests
 
 tool: venv
 	$(BIN)/python -m session_manager.single_file dist/openwebui_tool.py
 
-e2e: image-example browser openwebui
+e2e: image-example browser compose openwebui
 	TEST_OPENWEBUI=$(OPENWEBUI) $(BIN)/pytest tests/e2e
 
 openwebui: $(OPENWEBUI)/.ready
@@ -92,18 +92,29 @@ $(OPENWEBUI)/.ready: | venv
 	$$pip 'docker~=7.1' 'jupyter_client~=8.10' 'pyzmq~=27.0' 'nbformat~=5.10'; \
 	touch $@
 
-# any of these will do; on Debian and Ubuntu, as root, one is installed
-browser:
+# $(call installed,PROGRAMS,PACKAGE,WHAT): one of the programs is there; on Debian and Ubuntu, as root, it is installed
+define installed
 	@set -eu; \
-	for browser in chromium chromium-browser google-chrome; do \
-	    if command -v "$$browser" > /dev/null; then exit 0; fi; \
+	for program in $(1); do \
+	    if PATH="$$PATH:/usr/sbin" command -v "$$program" > /dev/null; then exit 0; fi; \
 	done; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then \
-	    echo 'A browser is needed: install Chromium or Chrome.' >&2; exit 1; \
+	    echo 'What is missing here: $(3).' >&2; exit 1; \
 	fi; \
-	echo 'Installing chromium'; \
+	echo 'Installing $(2)'; \
 	apt-get update -qq; \
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends chromium > /dev/null
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(2) > /dev/null
+endef
+
+browser:
+	$(call installed,chromium chromium-browser google-chrome,chromium,Chromium or Chrome)
+
+# it stands before the engine's socket in one of the compose files
+proxy:
+	$(call installed,nginx,nginx-light,nginx)
+
+compose:
+	$(call installed,docker-compose,docker-compose,docker-compose)
 
 # without the command nothing was started from here
 clean-engine:

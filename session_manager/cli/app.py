@@ -10,7 +10,7 @@ import typer
 
 from .ask_command import ASK_CODES, ask
 from .file_commands import EPILOG, files
-from .groups import engine_app, image_app, kernelspec_app, tool_app
+from .groups import engine_app, image_app, kernelspec_app
 from .options import (
     IMAGE_DIR,
     Common,
@@ -29,6 +29,7 @@ from .options import (
 )
 from .replay_command import REPLAY_CODES, replay
 from .session_commands import sessions_app
+from .tool_commands import tool_app
 
 RUN_CODES = """\
 Exit codes:

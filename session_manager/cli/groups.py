@@ -1,9 +1,8 @@
-"""The commands that come in groups: image, engine, kernelspec, tool."""
+"""The commands that come in groups: image, engine, kernelspec."""
 
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,8 +18,6 @@ kernelspec_app = typer.Typer(
     help="Let Jupyter, nbclient and other Jupyter clients run their kernels in sessions.",
     no_args_is_help=True,
 )
-
-tool_app = typer.Typer(help="Check Open WebUI's tool, or show it to be pasted there.", no_args_is_help=True)
 
 KernelName = Annotated[str, typer.Option("--name", metavar="NAME", help="The kernel's name in Jupyter.")]
 
@@ -143,33 +140,3 @@ def remove_kernelspec(context: typer.Context, name: KernelName = "docker-interpr
     from .kernelspec import remove
 
     run_to_exit(lambda: remove(name), debug=combine(context, None, None, None, debug).debug)
-
-
-@tool_app.command("check")
-def check_tool(
-    context: typer.Context,
-    file: Annotated[
-        Path | None,
-        typer.Argument(metavar="FILE", show_default=False, help="The tool's file. Default: the one that comes along."),
-    ] = None,
-    engine: Engine = None,
-    docker_host: DockerHost = None,
-    image: Image = None,
-    config: Config = None,
-    debug: Debug = False,
-) -> None:
-    """Load Open WebUI's tool as Open WebUI does, and call each of its methods in a session, which is removed."""
-    from .exits import SANDBOX_FAILED, run_to_exit
-    from .tool_check import check
-
-    common = combine(context, engine, docker_host, config, debug, image)
-    run_to_exit(lambda: asyncio.run(check(common.settings(), file)), debug=common.debug, failed=SANDBOX_FAILED)
-
-
-@tool_app.command("show")
-def show_tool(debug: Debug = False) -> None:
-    """Print the tool's text, to be pasted into Open WebUI (Workspace, Tools)."""
-    from .exits import run_to_exit
-    from .tool_check import show
-
-    run_to_exit(show, debug=debug)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import threading
 import time
 import uuid
@@ -25,6 +26,8 @@ from .base import RUNTIME_DIRECTORY, ContainerInfo, ContainerSpec, ExecStream, V
 from .docker_host import connect, resolve_docker_host, unavailable
 from .docker_stream import DockerExecStream
 from .hardening import USER, bind_mounts, environment, hardened
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -336,6 +339,8 @@ class DockerEngine:
         except asyncio.CancelledError:
             # what the engine was asked for happens all the same: who cleans up after us must come after it
             await asyncio.wait([call])
+            if not call.cancelled() and (error := call.exception()) is not None:
+                logger.debug("what a caller who has gone asked for failed: %s", error)
             raise
 
     def _long(self, function: Callable[[docker.APIClient], T]) -> asyncio.Future[T]:

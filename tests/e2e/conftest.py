@@ -37,20 +37,26 @@ def model() -> Iterator[ScriptedEndpoint]:
 
 
 @pytest.fixture(scope="session", params=["package installed", "single file"])
-def tool_text(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tool's text: the short one, and the one with the package inside where the package is not installed."""
+def tool_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tool: the short one, and the one with the package inside where the package is not installed."""
     if request.param == "package installed":
-        return TOOL_FILE.read_text()
+        return TOOL_FILE
     built = tmp_path_factory.mktemp("dist") / "openwebui_tool.py"
     write(built)
-    return built.read_text()
+    return built
 
 
 @pytest.fixture(scope="session")
-def environment(tool_text: str, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def tool_text(tool_file: Path) -> str:
+    """What is in it."""
+    return tool_file.read_text()
+
+
+@pytest.fixture(scope="session")
+def environment(tool_file: Path, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What a server of Open WebUI is started with."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("DOCKER_INTERPRETER_")}
-    package = str(ROOT) if tool_text == TOOL_FILE.read_text() else ""
+    package = str(ROOT) if tool_file == TOOL_FILE else ""
     cache = str(tmp_path_factory.mktemp("cache"))
     return {**inherited, "DOCKER_INTERPRETER_NAMESPACE": namespace, "XDG_CACHE_HOME": cache, "PYTHONPATH": package}
 
@@ -69,10 +75,10 @@ def webui(
 
 
 @pytest.fixture(scope="session")
-def admin(webui: OpenWebUI, tool_text: str) -> User:
+def admin(webui: OpenWebUI, tool_file: Path) -> User:
     """The administrator, who has installed the tool for everybody."""
     admin = webui.sign_up("admin")
-    admin.install(tool_text, DOCKER_IMAGE="example", DOCKER_YAML_OPTIONS=OPTIONS)
+    admin.install(tool_file, DOCKER_IMAGE="example", DOCKER_YAML_OPTIONS=OPTIONS)
     admin.share()
     return admin
 

@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -166,12 +167,18 @@ class User:
         assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
         return answer.json() if "json" in answer.headers.get("content-type", "") else answer.content
 
-    def install(self, content: str, **valves: object) -> None:
-        """Make the tool, for everybody."""
-        meta = {"description": "Python"}
-        self.ask("POST", "/api/v1/tools/create", {"id": TOOL, "name": "Python", "content": content, "meta": meta})
-        if valves:
-            self.set(**valves)
+    def install(self, file: Path, **valves: str) -> None:
+        """Make the tool, for everybody, as an administrator does it from the command line."""
+        words = [word for name, value in valves.items() for word in ("--valve", f"{name}={value}")]
+        done = subprocess.run(
+            [sys.executable, "-m", "session_manager.cli", "tool", "install", self.server.url, "--file", file]
+            + ["--public", *words],
+            env={**os.environ, "OPENWEBUI_TOKEN": self.account["token"]},
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def set(self, **valves: object) -> None:
         """Change valves of the tool, and leave the others."""
@@ -179,9 +186,8 @@ class User:
         self.ask("POST", f"/api/v1/tools/id/{TOOL}/valves/update", {**now, **valves})
 
     def share(self) -> None:
-        """Let everybody use the tool and the model."""
+        """Let everybody use the model."""
         grants = [{"principal_type": "user", "principal_id": "*", "permission": "read"}]
-        self.ask("POST", f"/api/v1/tools/id/{TOOL}/access/update", {"access_grants": grants})
         model = {"id": MODEL, "name": MODEL, "base_model_id": None, "meta": {}, "params": {}, "access_grants": grants}
         self.ask("POST", "/api/v1/models/create", model)
 

@@ -142,14 +142,13 @@ def test_an_image_that_is_not_there_yet(admin: User, user: User, tool_text: str,
 
 
 def test_several_workers_share_the_sessions(
-    model: ScriptedEndpoint, environment: dict[str, str], tool_text: str, tmp_path: Path
+    model: ScriptedEndpoint, environment: dict[str, str], tool_file: Path, tmp_path: Path
 ) -> None:
     server = OpenWebUI(tmp_path / "data", model.base_url, environment, workers=2)
     try:
         server.start()
         admin = server.sign_up("admin")
-        admin.install(tool_text, DOCKER_IMAGE="example")
-        admin.share()
+        admin.install(tool_file, DOCKER_IMAGE="example")
         chat = admin.chat()
         chat.run("import os; count = 0")
         for number in range(1, 9):
