@@ -119,8 +119,8 @@ def in_turn(*turns: Turn) -> Script:
 
 
 @contextmanager
-def serve(script: Script) -> Iterator[ScriptedEndpoint]:
-    """Run the endpoint on this machine."""
+def serve(script: Script, host: str = "127.0.0.1") -> Iterator[ScriptedEndpoint]:
+    """Run the endpoint on this machine; ``host``: the address that it listens on."""
     endpoint = ScriptedEndpoint(script)
 
     class Handler(BaseHTTPRequestHandler):
@@ -185,8 +185,8 @@ def serve(script: Script) -> Iterator[ScriptedEndpoint]:
         def handle_error(self, request: object, client_address: object) -> None:
             """A client that goes away in the middle is what some tests are about."""
 
-    with Server(("127.0.0.1", 0), Handler) as server:
-        endpoint.base_url = f"http://127.0.0.1:{server.server_port}/v1"
+    with Server((host, 0), Handler) as server:
+        endpoint.base_url = f"http://{host}:{server.server_port}/v1"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

@@ -68,6 +68,27 @@ def text_of(message: dict[str, Any]) -> str:
     return str(content)
 
 
+def settings_of(data: Path, model_url: str) -> dict[str, str]:
+    """The environment of a server that keeps to itself: its folder, and the address of its model."""
+    return {
+        "DATA_DIR": str(data),
+        "WEBUI_SECRET_KEY": "of a test",
+        "OFFLINE_MODE": "True",
+        "HF_HUB_OFFLINE": "1",
+        "ENABLE_OLLAMA_API": "False",
+        "OPENAI_API_BASE_URL": model_url,
+        "OPENAI_API_KEY": "x",
+        "RAG_EMBEDDING_ENGINE": "openai",
+        "RAG_OPENAI_API_BASE_URL": model_url,
+        "RAG_OPENAI_API_KEY": "x",
+        **{
+            f"ENABLE_{name}": "False"
+            for name in ("VERSION_UPDATE_CHECK", "TITLE_GENERATION", "TAGS_GENERATION", "FOLLOW_UP_GENERATION")
+        },
+        "ENABLE_AUTOCOMPLETE_GENERATION": "False",
+    }
+
+
 @dataclass
 class OpenWebUI:
     """One server. ``data`` is its folder, which outlives a restart."""
@@ -90,24 +111,7 @@ class OpenWebUI:
             with socket.socket() as found:
                 found.bind(("127.0.0.1", 0))
                 self.port = found.getsockname()[1]
-        settings = {
-            "DATA_DIR": str(self.data),
-            "WEBUI_SECRET_KEY": "of a test",
-            "OFFLINE_MODE": "True",
-            "HF_HUB_OFFLINE": "1",
-            "ENABLE_OLLAMA_API": "False",
-            "OPENAI_API_BASE_URL": self.model_url,
-            "OPENAI_API_KEY": "x",
-            "RAG_EMBEDDING_ENGINE": "openai",
-            "RAG_OPENAI_API_BASE_URL": self.model_url,
-            "RAG_OPENAI_API_KEY": "x",
-            "UVICORN_WORKERS": str(self.workers),
-            **{
-                f"ENABLE_{name}": "False"
-                for name in ("VERSION_UPDATE_CHECK", "TITLE_GENERATION", "TAGS_GENERATION", "FOLLOW_UP_GENERATION")
-            },
-            "ENABLE_AUTOCOMPLETE_GENERATION": "False",
-        }
+        settings = {**settings_of(self.data, self.model_url), "UVICORN_WORKERS": str(self.workers)}
         self.data.mkdir(parents=True, exist_ok=True)
         with (self.data / "server.log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -149,6 +149,7 @@ def test_several_workers_share_the_sessions(
         server.start()
         admin = server.sign_up("admin")
         admin.install(tool_file, DOCKER_IMAGE="example")
+        admin.share()
         chat = admin.chat()
         chat.run("import os; count = 0")
         for number in range(1, 9):
