@@ -21,8 +21,8 @@ from pydantic import BaseModel, Field
 logger = logging.getLogger(__name__)
 
 MISSING = (
-    "The Python package docker-interpreter is not installed where Open WebUI runs, so no code can be run."
-    " An administrator installs it there: `pip install docker-interpreter` (see the tool's documentation)."
+    "The Python package docker-interpreter is not installed where Open WebUI runs ({name} is missing), so no code can"
+    " be run. An administrator installs it there: `pip install docker-interpreter` (see the tool's documentation)."
 )
 YAML_OPTIONS = """\
 # Options of docker-py's container create, for each chat's container.
@@ -196,9 +196,10 @@ class Call:
         """Do it; whatever the package raises becomes a sentence for model and user."""
         try:
             from session_manager.errors import SandboxError
-        except ImportError:
-            await self.status(MISSING, done=True)
-            return f"Error: {MISSING}"
+        except ImportError as error:
+            text = MISSING.format(name=error.name)
+            await self.status(text, done=True)
+            return f"Error: {text}"
         try:
             return await work()
         except SandboxError as error:

@@ -31,9 +31,17 @@ NEEDS = "needs Open WebUI: plots and files are handed over there"
 Step = Callable[[], Awaitable[str]]
 
 
-def show() -> int:
-    """Print the tool's text, to be pasted into Open WebUI."""
-    print(tool_path().read_text(encoding="utf-8"), end="")
+def show(requirement: str | None) -> int:
+    """Print the tool's text, to be pasted into Open WebUI; ``requirement`` is what it has Open WebUI install.
+
+    :raises SandboxError: that would be half of one.
+    """
+    text = tool_path().read_text(encoding="utf-8")
+    if requirement is not None:
+        if "," in requirement or "\n" in requirement:
+            raise SandboxError("Open WebUI splits requirements at commas.", "Name one, such as the path of a wheel.")
+        text = re.sub(r"^requirements:.*$", lambda _: f"requirements: {requirement}", text, count=1, flags=re.MULTILINE)
+    print(text, end="")
     return 0
 
 

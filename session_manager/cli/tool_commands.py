@@ -35,12 +35,24 @@ def check_tool(
 
 
 @tool_app.command("show")
-def show_tool(debug: Debug = False) -> None:
+def show_tool(
+    requirement: Annotated[
+        str | None,
+        typer.Option(
+            "--requirement",
+            metavar="REQUIREMENT",
+            show_default=False,
+            help="What Open WebUI is to install with pip, such as the path of a wheel that it sees. Default: what this "
+            "package needs, but for the package itself.",
+        ),
+    ] = None,
+    debug: Debug = False,
+) -> None:
     """Print the tool's text, to be pasted into Open WebUI (Workspace, Tools)."""
     from .exits import run_to_exit
     from .tool_check import show
 
-    run_to_exit(show, debug=debug)
+    run_to_exit(lambda: show(requirement), debug=debug)
 
 
 @tool_app.command("install")

@@ -24,6 +24,14 @@ def test_it_can_be_shown_to_be_pasted(cli: CommandLine) -> None:
     assert cli("tool", "show").stdout == TEXT
 
 
+def test_it_can_be_shown_with_another_requirement(cli: CommandLine) -> None:
+    shown = cli("tool", "show", "--requirement", "/wheels/it-1-py3-none-any.whl").stdout
+    old = next(line for line in TEXT.splitlines() if line.startswith("requirements:"))
+    assert shown == TEXT.replace(old, "requirements: /wheels/it-1-py3-none-any.whl")
+    refused = cli("tool", "show", "--requirement", "a,b")
+    assert refused.returncode == 1 and "splits requirements at commas" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

@@ -97,6 +97,8 @@ class OpenWebUI:
     model_url: str
     environment: dict[str, str]
     workers: int = 1
+    more: dict[str, str] = field(default_factory=dict)
+    """Settings of its own."""
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
@@ -111,7 +113,7 @@ class OpenWebUI:
             with socket.socket() as found:
                 found.bind(("127.0.0.1", 0))
                 self.port = found.getsockname()[1]
-        settings = {**settings_of(self.data, self.model_url), "UVICORN_WORKERS": str(self.workers)}
+        settings = {**settings_of(self.data, self.model_url), "UVICORN_WORKERS": str(self.workers), **self.more}
         self.data.mkdir(parents=True, exist_ok=True)
         with (self.data / "server.log").open("ab") as log:
             self.process = subprocess.Popen(

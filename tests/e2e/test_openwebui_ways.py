@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -20,7 +23,8 @@ from session_manager.images import ImageKind, ensure_image
 from tests.ask_endpoint import MODEL, ScriptedEndpoint
 from tests.image_registry import layer_with, published, registry
 
-from .openwebui import ORDER, TOOL, OpenWebUI, User, saved, valves
+from .conftest import TOOL_FILE
+from .openwebui import ORDER, ROOT, TOOL, OpenWebUI, User, saved, valves
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -154,5 +158,43 @@ def test_several_workers_share_the_sessions(
         chat.run("import os; count = 0")
         for number in range(1, 9):
             assert f"count {number}" in chat.run("count += 1; print('count', count)")["content"]
+    finally:
+        server.stop()
+
+
+def test_a_wheel_on_a_mounted_path(model: ScriptedEndpoint, namespace: str, tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path / "wheels", ROOT],
+        check=True,
+    )
+    (wheel,) = (tmp_path / "wheels").iterdir()
+    command = [sys.executable, "-m", "session_manager.cli", "tool", "show", "--requirement", wheel]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    (tmp_path / "tool.py").write_text(shown)
+    # what pip installs goes into a folder of its own: the environment is for all tests, and has what the wheel needs
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("DOCKER_INTERPRETER_")},
+        "DOCKER_INTERPRETER_NAMESPACE": namespace,
+        "PIP_TARGET": str(tmp_path / "installed"),
+        "PYTHONPATH": str(tmp_path / "installed"),
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_INDEX": "1",
+    }
+    (tmp_path / "installed").mkdir()
+    server = OpenWebUI(tmp_path / "data", model.base_url, environment, more={"OFFLINE_MODE": "False"})
+    try:
+        server.start()
+        admin = server.sign_up("admin")
+        admin.install(TOOL_FILE)
+        admin.share()
+        answer = admin.chat().run("print(6 * 7)")
+        assert (
+            "docker-interpreter is not installed where Open WebUI runs (session_manager is missing)"
+            in answer["content"]
+        )
+        assert answer["statusHistory"][-1]["done"] is True
+        admin.install(tmp_path / "tool.py")
+        assert "42" in admin.chat().run("print(6 * 7)")["content"]
+        assert (tmp_path / "installed" / "session_manager").is_dir()
     finally:
         server.stop()
