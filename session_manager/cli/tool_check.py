@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import os
 import re
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from ..single_file import tool_path
 from .exits import FAILED
 from .tables import plain, print_table
 
+CARRIES = "\n_install_package(_SOURCES)\n"
 METHODS = ("run_python_code", "restart_python", "list_python_files")
 NEEDS = "needs Open WebUI: plots and files are handed over there"
 
@@ -131,6 +133,17 @@ class Checked:
         return "removed"
 
 
+def use_package_of(text: str) -> None:
+    """Where a file carries the package in it, begin anew with that one, which is to be checked."""
+    if CARRIES not in text:
+        return
+    load_tool(text)
+    folder = sys.path[0]  # where it has put its package
+    if not __file__.startswith(f"{folder}{os.sep}"):
+        arguments = [sys.executable, "-m", "session_manager.cli", *sys.argv[1:]]
+        os.execve(sys.executable, arguments, {**os.environ, "PYTHONPATH": folder})  # noqa: S606
+
+
 async def check(settings: Settings, path: Path | None) -> int:
     """Check the tool's file, and show what was found; 1 where something is wrong.
 
@@ -138,6 +151,7 @@ async def check(settings: Settings, path: Path | None) -> int:
     :raises OSError: it can't be read.
     """
     checked = Checked(path or tool_path(), settings)
+    use_package_of(checked.text)
     steps: list[tuple[str, Step]] = [
         ("frontmatter", checked.frontmatter),
         ("text is left alone", checked.rewriting),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from session_manager.single_file import write
+
 from .conftest import ROOT, CommandLine
 
 TEXT = (ROOT / "openwebui_tool.py").read_text()
@@ -18,6 +20,23 @@ def test_the_tool_that_comes_along_is_fine(alone: CommandLine) -> None:
     for name in ("frontmatter", "run_python_code", "variables stay", "restart_python", "clean up"):
         assert f"{name} " in done.stdout
     assert alone("sessions", "list", "--all", "--json").stdout.strip() == "[]", "nothing is left of it"
+
+
+def test_of_a_file_with_the_package_inside_that_package_is_checked(
+    alone: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "single.py"
+    write(file)
+    text = file.read_text()
+    done = alone("tool", "check", file.name)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # the package inside it is another than the one that is installed
+    old = 'words = {"ok": "Done"'
+    assert old in text
+    file.write_text(text.replace(old, "raise ValueError('the package inside')\n    " + old))
+    done = alone("tool", "check", file.name)
+    assert done.returncode == 1 and "the package inside" in done.stdout
 
 
 def test_it_can_be_shown_to_be_pasted(cli: CommandLine) -> None:

@@ -58,7 +58,7 @@ def probe(file: Path, cache: Path) -> list[object]:
         capture_output=True,
         text=True,
         cwd=file.parent,
-        env={**environment, "XDG_CACHE_HOME": str(cache)},
+        env={**environment, "XDG_CACHE_HOME": str(cache), "TMPDIR": str(file.parent)},
     )
     assert run.returncode == 0, run.stderr
     return list(json.loads(run.stdout))
