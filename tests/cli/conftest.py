@@ -102,6 +102,7 @@ def cli_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
         "DOCKER_INTERPRETER_CONFIG": str(config),
         "DOCKER_INTERPRETER_NAMESPACE": CLI_NAMESPACE,
         "DOCKER_INTERPRETER_STATE_DIR": str(state),
+        "XDG_CACHE_HOME": str(state / "cache"),
     }
     for engine in ("docker", "process"):
         asyncio.run(purge(Settings(engine=engine, namespace=CLI_NAMESPACE, state_dir=state)))

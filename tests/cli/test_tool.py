@@ -22,10 +22,7 @@ def test_the_tool_that_comes_along_is_fine(alone: CommandLine) -> None:
     assert alone("sessions", "list", "--all", "--json").stdout.strip() == "[]", "nothing is left of it"
 
 
-def test_of_a_file_with_the_package_inside_that_package_is_checked(
-    alone: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def test_of_a_file_with_the_package_inside_that_package_is_checked(alone: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "single.py"
     write(file)
     text = file.read_text()
