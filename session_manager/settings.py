@@ -268,6 +268,8 @@ class ContainerOptions(_Section):
     """The size of /tmp, which is in memory."""
     home_size: Annotated[int, *_size("1m")] = parse_size("64m")
     """The size of the home directory, which is in memory and holds settings and caches."""
+    file_size: Annotated[int, *_size("1m")] = parse_size("16g")
+    """The size of any one file, holes included."""
     network_disabled: bool = True
     """No network at all. If false, the engine's default bridge network, and with it whatever that reaches."""
     working_dir: Annotated[str, AfterValidator(_mount_point)] = "/mnt"

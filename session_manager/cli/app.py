@@ -159,6 +159,9 @@ app.command("files", epilog=EPILOG, rich_help_panel="Sessions")(files)
 @app.command(rich_help_panel="This machine")
 def doctor(
     context: typer.Context,
+    security: Annotated[
+        bool, typer.Option("--security", help="Look at what holds a session in its container, and nothing else.")
+    ] = False,
     as_json: Json = False,
     engine: Engine = None,
     docker_host: DockerHost = None,
@@ -168,13 +171,17 @@ def doctor(
 ) -> None:
     """Check that everything a session needs works here, and say what to do where it does not.
 
-    Runs in two sessions of its own, which are removed. The exit code is 1 where something failed.
+    Runs in sessions of its own, which are removed. The exit code is 1 where
+    something failed, or with --security where a promise is not kept.
+    Warnings change nothing of it.
     """
     from .doctor import diagnose
+    from .doctor_security import examine_security
     from .exits import run_to_exit
 
     common = combine(context, engine, docker_host, config, debug, image)
-    run_to_exit(lambda: asyncio.run(diagnose(common.settings(), as_json=as_json)), debug=common.debug)
+    examine = examine_security if security else diagnose
+    run_to_exit(lambda: asyncio.run(examine(common.settings(), as_json=as_json)), debug=common.debug)
 
 
 app.add_typer(sessions_app, name="sessions", rich_help_panel="Sessions")

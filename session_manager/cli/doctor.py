@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from ..errors import SandboxError, SessionClosed
+from ..engine import docker_engine
+from ..engine.docker_host import resolve_docker_host
+from ..errors import EngineError, SandboxError, SessionClosed
 from ..execution import Execution
 from ..manager import SessionManager
 from ..outputs import strip_escapes
@@ -19,6 +22,7 @@ from ..registry import read_registry
 from ..session import Session
 from ..settings import Saving, Settings
 from .cells import open_manager, without_pool
+from .doctor_warnings import address_warnings, engine_warnings, program_warnings
 from .exits import FAILED
 from .progress import Progress
 
@@ -215,6 +219,19 @@ def expect(run: Execution, beginning: str) -> str:
     return run.text
 
 
+async def warnings_of(settings: Settings) -> list[str]:
+    """What there is to warn of, where the engine answers."""
+    engine = docker_engine(settings)
+    try:
+        version = await engine.call(lambda api: api.version())
+    except EngineError:
+        return []  # which a check has said
+    finally:
+        await engine.close()
+    address = resolve_docker_host(settings.docker_host)
+    return [*engine_warnings(version), *address_warnings(address), *program_warnings(os.geteuid())]
+
+
 async def diagnose(settings: Settings, *, as_json: bool) -> int:
     """Do the checks and show them; the command's exit code.
 
@@ -233,8 +250,11 @@ async def diagnose(settings: Settings, *, as_json: bool) -> int:
     async with open_manager(without_pool(settings)) as (manager, progress):
         doctor = Doctor(manager, progress)
         await doctor.examine(report)
+        warnings = await warnings_of(settings) if settings.engine == "docker" else []
     failed = any(check.status != "ok" for check in doctor.checks)
     if as_json:
         shown = [{name: value for name, value in asdict(check).items() if name != "needs"} for check in doctor.checks]
-        print(json.dumps({"ok": not failed, "checks": shown}))
+        print(json.dumps({"ok": not failed, "checks": shown, "warnings": warnings}))
+    for warning in warnings if not as_json else ():
+        print(f"warning  {strip_escapes(warning)}", flush=True)
     return FAILED if failed else 0

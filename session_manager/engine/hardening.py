@@ -14,6 +14,11 @@ from .base import RUNTIME_DIRECTORY
 HOME = "/home/python"
 USER_ID = 1000
 USER = f"{USER_ID}:{USER_ID}"
+OPEN_FILES = 4096
+OOM_SCORE = 500
+"""Above that of the host's services, which the kernel ends later."""
+LOG_DRIVER = "json-file"
+LOG_OPTIONS = {"max-size": "1m", "max-file": "1"}
 
 
 def environment(options: ContainerOptions) -> dict[str, str]:
@@ -35,6 +40,11 @@ def bind_mounts(options: ContainerOptions) -> list[docker.types.Mount]:
     ]
 
 
+def ulimits(options: ContainerOptions) -> dict[str, int]:
+    """The limits of each process, by their names; soft and hard are one. No file has holes of a terabyte."""
+    return {"core": 0, "nofile": OPEN_FILES, "fsize": options.file_size}
+
+
 def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) -> dict[str, Any]:
     """Host configuration, in docker-py's words, of a container that code nobody trusts may run in."""
     own = f"uid={USER_ID},gid={USER_ID}"
@@ -52,14 +62,11 @@ def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) ->
         "nano_cpus": options.nano_cpus,
         "pids_limit": options.pids_limit,
         "shm_size": options.shm_size,
-        "oom_score_adj": 500,
+        "oom_score_adj": OOM_SCORE,
         "runtime": options.runtime,
-        "ulimits": [
-            docker.types.Ulimit(name="core", soft=0, hard=0),
-            docker.types.Ulimit(name="nofile", soft=4096, hard=4096),
-        ],
+        "ulimits": [docker.types.Ulimit(name=name, soft=most, hard=most) for name, most in ulimits(options).items()],
         # what the supervisor says, which is little; a kernel's own output never gets there
-        "log_config": docker.types.LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
+        "log_config": docker.types.LogConfig(type=LOG_DRIVER, config=LOG_OPTIONS),
         "tmpfs": {
             "/tmp": f"rw,nosuid,nodev,exec,size={options.tmp_size},mode=1777",  # noqa: S108 - inside the container
             HOME: f"rw,nosuid,nodev,exec,size={options.home_size},mode=0700,{own}",

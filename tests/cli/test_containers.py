@@ -34,7 +34,7 @@ def test_exit_codes(docker_cli: CommandLine) -> None:
     assert docker_cli("run", "--timeout", "0.5", "-c", "while True: pass").returncode == 124
     missing = docker_cli("run", "--image", "nobody/has:this", "-c", "1")
     assert missing.returncode == 125
-    assert "error: The engine has no image 'nobody/has:this'" in missing.stderr
+    assert "error: nobody/has:this is not on the engine and can't be pulled" in missing.stderr
 
 
 def test_memory_that_runs_out(docker_cli: CommandLine) -> None:

@@ -52,6 +52,7 @@ def test_the_defaults_are_safe_and_complete() -> None:
             "shm_size": 64 * MIB,
             "tmp_size": 256 * MIB,
             "home_size": 64 * MIB,
+            "file_size": 16384 * MIB,
             "network_disabled": True,
             "working_dir": "/mnt",
             "environment": {},
