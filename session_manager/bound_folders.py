@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 MODES = ("ro", "rw")
-# What hands the host over, whole or nearly so, however it is bound. A socket is no folder, and the engine's is root.
-_NEVER = ("/", "/boot", "/dev", "/etc", "/proc", "/root", "/run", "/sys", "/var", "/var/lib/docker", "/var/run")
+# What hands the host over, whole or nearly so, however it is bound; and what does so with all that is below it.
+_WHOLE = frozenset(
+    ("/", "/bin", "/home", "/lib", "/root", "/sbin", "/usr", "/usr/bin", "/usr/lib", "/usr/sbin", "/var", "/var/lib")
+)
+_NEVER = frozenset(
+    ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/var/run", "/var/lib/containerd", "/var/lib/containers")
+    + ("/var/lib/docker", "/var/lib/kubelet", "/var/spool/cron")
+)
+_SOCKETS = ("buildkitd.sock", "containerd.sock", "crio.sock", "docker.sock", "podman.sock")
 _SYNTAX = 'should look like "/srv/data:/mnt/data:ro": a folder of the host, where it is in the container, ro or rw'
 
 
@@ -38,9 +47,15 @@ class BoundFolder(NamedTuple):
         if not parts.is_absolute() or ".." in parts.parts or not re.fullmatch(r"[^\0\n]{1,4096}", source):
             raise ValueError(f"should name a folder of the host by its absolute path, not {source!r:.100}")
         folder = str(parts).replace("//", "/")
-        if folder in _NEVER or folder.startswith(("/dev/", "/proc/", "/sys/")):
-            raise ValueError(f"should not bind {folder}: it would hand the host over to the code in sessions")
-        if folder.endswith(".sock"):
+        # a link leads where it leads, as far as this machine is the engine's host; elsewhere it leads nowhere
+        real = os.path.realpath(folder)
+        for path in (folder, real):
+            if path in _WHOLE or any(path == one or path.startswith(f"{one}/") for one in _NEVER):
+                raise ValueError(
+                    f"should not bind {folder}{'' if path == folder else f', which is {path}'}: it would hand the host "
+                    "over to the code in sessions"
+                )
+        if folder.endswith(".sock") or is_socket(real) or any(is_socket(f"{real}/{name}") for name in _SOCKETS):
             raise ValueError(
                 f"should not bind {folder}: who reaches a service of the host is not in a sandbox any more"
             )
@@ -48,6 +63,14 @@ class BoundFolder(NamedTuple):
 
     def __str__(self) -> str:
         return ":".join(self)
+
+
+def is_socket(path: str) -> bool:
+    """Whether there is a socket, on this machine."""
+    try:
+        return stat.S_ISSOCK(Path(path).stat().st_mode)
+    except OSError:
+        return False
 
 
 def bound_folders(value: object) -> object:

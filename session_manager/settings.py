@@ -35,6 +35,7 @@ from pydantic import (
 
 from .bound_folders import BoundFolder, bound_folders
 from .settings_sources import Sources, explain, parse_yaml
+from .unsafe_options import take_unsafe, warn_of_unsafe
 
 logger = logging.getLogger(__name__)
 
@@ -243,6 +244,20 @@ def _environment(value: object) -> object:
     return environment
 
 
+class DeviceRequest(_Section):
+    """Devices that a driver of the engine's hands to containers, such as GPUs; in docker-py's words."""
+
+    section = ("container", "device_requests")
+
+    driver: Annotated[str, _text(r"[\w.-]{0,64}", "the name of a driver")] = ""
+    count: Annotated[int, Field(ge=-1, le=1024)] | None = None
+    """-1 for all."""
+    device_ids: tuple[Annotated[str, _text(r"[\w.:/-]{1,200}", "the id of a device")], ...] = ()
+    capabilities: tuple[tuple[Annotated[str, _text(r"[\w.-]{1,64}", "the name of a capability")], ...], ...] = (
+        ("gpu",),
+    )
+
+
 class ContainerOptions(_Section):
     """What each container may use, as an administrator writes it in YAML, with docker-py's names.
 
@@ -281,6 +296,22 @@ class ContainerOptions(_Section):
     """An OCI runtime that the engine knows by this name, such as ``runsc`` (gVisor); None for its default."""
     volumes: Annotated[tuple[str, ...], BeforeValidator(bound_folders)] = ()
     """Folders of the engine's host that every session sees, such as ``"/srv/data:/mnt/data:ro"``; none by default."""
+    device_requests: tuple[DeviceRequest, ...] = ()
+    """GPUs: ``[{driver: nvidia, count: -1}]`` is all of them."""
+    allow_unsafe_options: bool = False
+    """Lets options through that take the sandbox away, such as ``privileged``."""
+    unsafe: dict[str, Any] = Field(default_factory=dict)
+    """Those options, from beside this one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_unsafe(cls, values: object) -> object:
+        return take_unsafe(values)
+
+    @model_validator(mode="after")
+    def _warn_of_unsafe(self) -> Self:
+        warn_of_unsafe(self.unsafe)
+        return self
 
     @model_validator(mode="after")
     def _check_volumes(self) -> Self:

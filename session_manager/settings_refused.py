@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .unsafe_options import ALLOW, UNSAFE
+
 _REASONS: dict[str, tuple[str, ...]] = {
     "`image` is a setting of its own, beside `container`": ("image",),
     "docker-py calls it mem_limit": ("memory", "mem"),
@@ -47,7 +49,6 @@ _REASONS: dict[str, tuple[str, ...]] = {
     "it would let code in the session reach the host's hardware": (
         "devices",
         "device_cgroup_rules",
-        "device_requests",
     ),
     "it would share a namespace with the host or with another container": (
         "cgroupns",
@@ -74,5 +75,9 @@ _REASONS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-REFUSED_OPTIONS: dict[str, str] = {name: reason for reason, names in _REASONS.items() for name in names}
+REFUSED_OPTIONS: dict[str, str] = {
+    name: reason + (f" ({ALLOW}: true beside it lets it through)" if name in UNSAFE else "")
+    for reason, names in _REASONS.items()
+    for name in names
+}
 """The reason for each option that is refused; other options that docker-py knows are unknown here."""

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -221,9 +221,12 @@ def explain(error: ValidationError, model: type[BaseModel], section: Keys, sourc
 def _unknown(model: type[BaseModel], inner: Keys, keys: Keys) -> str:
     *outer, name = map(str, inner)
     for part in outer:
-        below = model.model_fields[part].annotation
-        if isinstance(below, type) and issubclass(below, BaseModel):
-            model = below
+        if part not in model.model_fields:
+            continue  # a place in a list
+        annotation = model.model_fields[part].annotation
+        for below in (annotation, *get_args(annotation)):
+            if isinstance(below, type) and issubclass(below, BaseModel):
+                model = below
     section = ".".join(map(str, keys[:-1]))
     where = f" in {section}" if section else ""
     if section == "container" and name in REFUSED_OPTIONS:

@@ -18,7 +18,7 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
-from ..errors import ContainerGone, EngineError, ImageMissing, NameTaken
+from ..errors import ContainerGone, EngineError, ImageMissing, NameTaken, SettingsError
 from ..images import ImageKind, ensure_image
 from ..images.base import ensure_given_image
 from . import docker_volumes
@@ -100,7 +100,7 @@ class DockerEngine:
                 name=spec.name,
                 entrypoint=[PYTHON, "-Es", SUPERVISOR],
                 command=[RUNTIME_DIRECTORY, options.working_dir, json.dumps(spec.supervision)],
-                user=USER,
+                user=str(options.unsafe.get("user", USER)),
                 working_dir="/",
                 hostname=options.hostname,
                 environment=environment(options),
@@ -114,6 +114,11 @@ class DockerEngine:
         except APIError as error:
             if error.status_code == 409:
                 raise name_taken(spec.name) from error
+            if options.runtime is not None and "runtime" in str(error.explanation):
+                raise SettingsError(
+                    f"The engine does not run containers under {options.runtime!r}: {error.explanation}.",
+                    "`docker info` lists its runtimes.",
+                ) from error
             raise
         try:
             api.start(container["Id"])

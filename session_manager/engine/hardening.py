@@ -48,6 +48,7 @@ def ulimits(options: ContainerOptions) -> dict[str, int]:
 def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) -> dict[str, Any]:
     """Host configuration, in docker-py's words, of a container that code nobody trusts may run in."""
     own = f"uid={USER_ID},gid={USER_ID}"
+    unsafe = {name: value for name, value in options.unsafe.items() if name != "user"}
     return {
         "auto_remove": True,
         "cap_drop": ["ALL"],
@@ -73,4 +74,9 @@ def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) ->
             RUNTIME_DIRECTORY: f"rw,nosuid,nodev,noexec,size=1m,mode=0700,{own}",
         },
         "mounts": list(mounts),
+        "device_requests": [
+            docker.types.DeviceRequest(**request.model_dump(mode="json")) for request in options.device_requests
+        ],
+        # what an administrator has let through in spite of everything
+        **unsafe,
     }

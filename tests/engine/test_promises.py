@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 
-from session_manager import Session, Stream
+from session_manager import SandboxError, Session, SettingsError, Stream
 from session_manager.engine.audit import ASK, Promise, audit
 from session_manager.settings import ContainerOptions
 from tests.conftest import MakeManager
@@ -39,12 +40,12 @@ async def test_each_promise_is_kept(session: Session, client: docker.APIClient) 
 
 
 async def test_each_is_kept_with_options_of_the_administrator_s(
-    make_manager: MakeManager, client: docker.APIClient
+    make_manager: MakeManager, client: docker.APIClient, tmp_path: Path
 ) -> None:
     options = {
         "mem_limit": "300m", "nano_cpus": 500_000_000, "pids_limit": 99, "shm_size": "8m", "tmp_size": "9m",
         "home_size": "7m", "file_size": "100m", "working_dir": "/work", "environment": {"OWN": "1"},
-        "network_disabled": False, "volumes": ["/usr/share/doc:/mnt/doc:ro", "/tmp:/mnt/both"],
+        "network_disabled": False, "volumes": ["/usr/share/doc:/mnt/doc:ro", f"{tmp_path}:/mnt/both"],
     }  # fmt: skip
     manager = await make_manager(container=options)
     session = await manager.session("options")
@@ -131,6 +132,28 @@ async def test_each_that_is_broken_is_said(session: Session, client: docker.APIC
         container, inside = copy.deepcopy(seen)
         change(container, inside)
         assert broken(list(audit(container, inside, ContainerOptions()))) == [name], name
+
+
+async def test_what_an_administrator_lets_through_in_spite_of_all_is_said(
+    make_manager: MakeManager, client: docker.APIClient
+) -> None:
+    manager = await make_manager(container={"allow_unsafe_options": True, "cap_add": ["NET_ADMIN"], "group_add": ["0"]})
+    session = await manager.session("unsafe")
+    assert (await session.execute("import os; os.getgroups()")).text == "[0, 1000]"
+    seen = await seen_by(session, client)
+    assert set(broken(list(audit(*seen, manager.settings.container)))) == {"user", "capabilities"}
+
+
+async def test_a_runtime_that_the_engine_does_not_know_is_a_sentence(make_manager: MakeManager) -> None:
+    manager = await make_manager(container={"runtime": "no-such-runtime"})
+    with pytest.raises(SettingsError, match="does not run containers under 'no-such-runtime'"):
+        await manager.session("x")
+
+
+async def test_devices_that_the_engine_does_not_have_are_a_sentence(make_manager: MakeManager) -> None:
+    manager = await make_manager(container={"device_requests": [{"driver": "no-such-driver", "count": -1}]})
+    with pytest.raises(SandboxError, match="no-such-driver"):
+        await manager.session("x")
 
 
 async def test_a_runtime_that_was_not_asked_for_is_said(session: Session, client: docker.APIClient) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +73,33 @@ def test_what_docker_py_would_not_take_is_refused(given: object) -> None:
 @pytest.mark.parametrize("source", ["/", "//", "/var", "/proc/1", "/dev/shm", "/etc", "/run", "/var/run/docker.sock"])
 def test_what_would_hand_the_host_over_is_refused(source: str) -> None:
     assert "should not bind" in refusal([f"{source}:/mnt/data:ro"])
+
+
+@pytest.mark.parametrize(
+    "source", ["/run/user/1000", "/var/run/x", "/etc/ssl", "/var/lib/docker/volumes", "/boot/efi", "/home", "/usr/bin"]
+)
+def test_what_lies_below_it_is_refused_too(source: str) -> None:
+    assert "should not bind" in refusal([f"{source}:/mnt/data:ro"])
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "innocent").symlink_to("/etc")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "fine").symlink_to("folder")
+    assert f"should not bind {tmp_path}/innocent, which is /etc" in refusal([f"{tmp_path}/innocent:/mnt/data:ro"])
+    assert f"{tmp_path}/innocent/ssl, which is /etc/ssl" in refusal([f"{tmp_path}/innocent/ssl:/mnt/data:ro"])
+    assert volumes(f"{tmp_path}/fine:/mnt/data:ro") == (f"{tmp_path}/fine:/mnt/data:ro",)
+
+
+def test_a_folder_with_an_engine_s_socket_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "docker.sock").touch()
+    volumes(f"{tmp_path}:/mnt/data:ro")
+    (tmp_path / "docker.sock").unlink()
+    with socket.socket(socket.AF_UNIX) as found:
+        found.bind(str(tmp_path / "docker.sock"))
+        assert "not in a sandbox any more" in refusal([f"{tmp_path}:/mnt/data:ro"])
+        (tmp_path / "alias").symlink_to("docker.sock")
+        assert "not in a sandbox any more" in refusal([f"{tmp_path}/alias:/mnt/data"])
 
 
 @pytest.mark.parametrize("target", ["/mnt", "/mnt/"])

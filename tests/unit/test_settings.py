@@ -59,6 +59,9 @@ def test_the_defaults_are_safe_and_complete() -> None:
             "hostname": "sandbox",
             "runtime": None,
             "volumes": (),
+            "device_requests": (),
+            "allow_unsafe_options": False,
+            "unsafe": {},
         },
         "limits": {
             "timeout": 120.0,
@@ -232,6 +235,47 @@ def test_options_that_would_weaken_the_sandbox_are_refused_with_a_reason(option:
     message = refusal(container={option: True})
     assert message.startswith(f"option '{option}' can't be set in container: ")
     assert len(message) > len(f"option '{option}' can't be set in container:  (in code)") + 10
+
+
+UNSAFE_YAML = "allow_unsafe_options: true\nprivileged: true\ncap_add: [SYS_ADMIN]\nuser: '0'\nmem_limit: 2g\n"
+
+
+def test_what_takes_the_sandbox_away_is_let_through_where_that_is_said_and_said_aloud(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        options = ContainerOptions.from_yaml(UNSAFE_YAML)
+    assert options.unsafe == {"privileged": True, "cap_add": ["SYS_ADMIN"], "user": "0"}
+    assert options.mem_limit == 2 << 30
+    (record,) = caplog.records
+    assert (
+        "CODE IN SESSIONS MAY LEAVE ITS CONTAINER" in record.getMessage() and "privileged=True" in record.getMessage()
+    )
+    again = Settings(container=options.model_dump(exclude_unset=True))
+    assert again.container == options
+    assert settings_hash(again) != settings_hash(Settings(container={"mem_limit": "2g"}))
+
+
+@pytest.mark.parametrize("allowed", [False, None, "yes", 1])
+def test_unsafe_options_are_refused_where_that_is_not_said(allowed: object) -> None:
+    message = refusal(container={"allow_unsafe_options": allowed, "privileged": True})
+    assert "option 'privileged' can't be set" in message
+    assert "allow_unsafe_options: true beside it lets it through" in refusal(container={"privileged": True})
+    assert "unsafe" in refusal(container={"allow_unsafe_options": allowed, "unsafe": {"privileged": True}})
+
+
+def test_only_what_is_unsafe_is_let_through() -> None:
+    assert "auto_remove" in refusal(container={"allow_unsafe_options": True, "auto_remove": False})
+    assert "unsafe" in refusal(container={"allow_unsafe_options": True, "unsafe": {"auto_remove": False}})
+
+
+def test_gpus_are_asked_for_in_docker_py_s_words() -> None:
+    options = ContainerOptions.from_yaml("device_requests: [{driver: nvidia, count: -1}]")
+    assert options.device_requests[0].model_dump() == {
+        "driver": "nvidia", "count": -1, "device_ids": (), "capabilities": (("gpu",),),
+    }  # fmt: skip
+    for wrong in ({"count": "many"}, {"drivre": "x"}, {"device_ids": ["a b"]}):
+        assert "device_requests" in refusal(container={"device_requests": [wrong]})
 
 
 def test_each_section_says_the_same_when_made_by_itself() -> None:
