@@ -8,7 +8,7 @@ What differs from a plain ``ipykernel_launcher``:
 - output is never dropped: a full publisher makes the code that prints wait, instead of throwing messages away, and
   what waits in this process is bounded;
 - one ``print`` of any size becomes messages of at most a few megabytes;
-- no history database, a small output cache, plots inline;
+- no history database, a small output cache, nothing that was put out is kept otherwise, plots inline;
 - what a thread prints belongs to the cell that started it;
 - the last output is kept, for a program that was away when it was published;
 - each cell is written to the session's journal as it runs;
@@ -26,6 +26,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,9 @@ class SandboxKernelApp(IPKernelApp):
             s.setsockopt(zmq.SNDHWM, PUBLISHED)
         return super()._bind_socket(s, port)
 
+    def _run_startup_files(self) -> None:
+        """None: code in a cell could put some there that end every Python of its container as it starts."""
+
     def init_iopub(self, context: Any) -> None:
         self.iopub_socket = context.socket(zmq.XPUB)
         self.iopub_socket.linger = 1000
@@ -127,6 +131,16 @@ class SandboxKernelApp(IPKernelApp):
         self.iopub_socket = self.iopub_thread.background_socket
 
 
+class NoOutputs(dict[int, list[Any]]):
+    """What IPython remembers each cell's output in, for its magic %notebook: all that was ever printed or shown.
+
+    The session's journal has that, with a bound.
+    """
+
+    def __missing__(self, _cell: int) -> list[Any]:
+        return []
+
+
 def configuration() -> Config:
     """The kernel's configuration: no history database, a small output cache, nothing asked of a terminal."""
     config = Config()
@@ -135,6 +149,8 @@ def configuration() -> Config:
     config.SandboxKernelApp.kernel_class = SandboxKernel
     config.SandboxKernelApp.outstream_class = f"{__name__}.BoundedOutStream"
     config.Completer.use_jedi = False
+    # that Out[] keeps few results is nothing for the cell that makes it forget one
+    warnings.filterwarnings("ignore", message="Output cache limit", module="IPython")
     return config
 
 
@@ -208,6 +224,7 @@ def main() -> None:
         WaitingIOPubThread.journal = SandboxKernel.journal = journal
     app = SandboxKernelApp.instance(config=configuration())
     app.initialize(["-f", connection_file])
+    app.shell.history_manager.outputs = NoOutputs()
     record_activity(app.shell, activity)
     print_into_starting_cell(app.shell)
     preload(options.get("preload", []))

@@ -13,7 +13,18 @@ from typing import Any, Final
 from ..bound_folders import BoundFolder
 from ..settings import ContainerOptions
 from .base import RUNTIME_DIRECTORY
-from .hardening import HOME, LOG_DRIVER, LOG_OPTIONS, OOM_SCORE, USER, USER_ID, environment, ulimits
+from .hardening import (
+    HOME,
+    LOG_DRIVER,
+    LOG_OPTIONS,
+    OOM_SCORE,
+    RUNTIME_SIZE,
+    USER,
+    USER_ID,
+    environment,
+    sized,
+    ulimits,
+)
 
 ASK: Final = r"""
 import json, os, resource
@@ -137,14 +148,14 @@ def _files(
         and not inside["sockets"]
         and not (host["VolumesFrom"] or host["Devices"] or host["DeviceRequests"]),
     )  # fmt: skip
-    sizes = {place: _size_of(mount) for place, mount in (host["Tmpfs"] or {}).items()}
+    disks = {"/tmp": options.tmp_size, HOME: options.home_size, RUNTIME_DIRECTORY: RUNTIME_SIZE}  # noqa: S108 - inside
+    told = {place: set(mount.split(",")) for place, mount in (host["Tmpfs"] or {}).items()}
     yield promise(
         "memory disks",
         "sized, without setuid programs and devices",
         host["Tmpfs"],
-        sizes == {"/tmp": options.tmp_size, HOME: options.home_size, RUNTIME_DIRECTORY: sizes.get(RUNTIME_DIRECTORY)}  # noqa: S108
-        and all(size is not None for size in sizes.values())
-        and all({"nosuid", "nodev"} <= set(mount.split(",")) for mount in host["Tmpfs"].values())
+        told.keys() == disks.keys()
+        and all({"nosuid", "nodev", *sized(size).split(",")} <= told[place] for place, size in disks.items())
         and host["ShmSize"] == options.shm_size,
     )
     names = [variable.partition("=")[0] for variable in container["Config"]["Env"] or ()]
@@ -216,12 +227,3 @@ def _limits(
         host["Runtime"],
         host["Runtime"] == runtime if runtime else bool(host["Runtime"]),
     )
-
-
-def _size_of(mount: str) -> int | None:
-    """The size in the options of a memory disk, in bytes."""
-    for word in mount.split(","):
-        name, _, value = word.partition("=")
-        if name == "size":
-            return int(value) if value.isdigit() else {"1m": 1 << 20}.get(value)
-    return None

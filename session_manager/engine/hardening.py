@@ -15,6 +15,8 @@ HOME = "/home/python"
 USER_ID = 1000
 USER = f"{USER_ID}:{USER_ID}"
 OPEN_FILES = 4096
+RUNTIME_SIZE = 1 << 20
+BYTES_A_FILE = 4096
 OOM_SCORE = 500
 """Above that of the host's services, which the kernel ends later."""
 LOG_DRIVER = "json-file"
@@ -45,6 +47,11 @@ def ulimits(options: ContainerOptions) -> dict[str, int]:
     return {"core": 0, "nofile": OPEN_FILES, "fsize": options.file_size}
 
 
+def sized(size: int) -> str:
+    """The options of a memory disk of so many bytes. Its files are counted too: empty ones take memory as well."""
+    return f"size={size},nr_inodes={max(1024, size // BYTES_A_FILE)}"
+
+
 def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) -> dict[str, Any]:
     """Host configuration, in docker-py's words, of a container that code nobody trusts may run in."""
     own = f"uid={USER_ID},gid={USER_ID}"
@@ -69,9 +76,9 @@ def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) ->
         # what the supervisor says, which is little; a kernel's own output never gets there
         "log_config": docker.types.LogConfig(type=LOG_DRIVER, config=LOG_OPTIONS),
         "tmpfs": {
-            "/tmp": f"rw,nosuid,nodev,exec,size={options.tmp_size},mode=1777",  # noqa: S108 - inside the container
-            HOME: f"rw,nosuid,nodev,exec,size={options.home_size},mode=0700,{own}",
-            RUNTIME_DIRECTORY: f"rw,nosuid,nodev,noexec,size=1m,mode=0700,{own}",
+            "/tmp": f"rw,nosuid,nodev,exec,{sized(options.tmp_size)},mode=1777",  # noqa: S108 - inside the container
+            HOME: f"rw,nosuid,nodev,exec,{sized(options.home_size)},mode=0700,{own}",
+            RUNTIME_DIRECTORY: f"rw,nosuid,nodev,noexec,{sized(RUNTIME_SIZE)},mode=0700,{own}",
         },
         "mounts": list(mounts),
         "device_requests": [

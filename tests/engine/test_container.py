@@ -24,7 +24,7 @@ async def test_the_container_is_hardened_as_the_engine_sees_it(session: Session,
     assert host["IpcMode"] == "private" and host["PidMode"] == "" and host["ShmSize"] == 64 << 20
     assert not host["Binds"] and not host["Devices"] and not host["VolumesFrom"]
     assert [(mount["Type"], mount["Target"]) for mount in host["Mounts"]] == [("volume", "/mnt")]
-    assert {limit["Name"] for limit in host["Ulimits"]} == {"core", "nofile"}
+    assert {limit["Name"] for limit in host["Ulimits"]} == {"core", "nofile", "fsize"}
     assert host["LogConfig"]["Config"] == {"max-size": "1m", "max-file": "1"}
     assert host["AutoRemove"] is True and host["OomScoreAdj"] == 500
     assert config["User"] == "1000:1000"
