@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import threading
 import time
 import uuid
@@ -18,15 +19,18 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from ..errors import ContainerGone, EngineError, ImageMissing, NameTaken
-from ..images import ImageKind, ensure_image
+from ..images import SESSION_IMAGES, ImageKind, ensure_image
 from ..images.base import has_image
-from . import docker_volumes
+from ..settings import ContainerOptions
+from . import docker_proxy, docker_volumes
 from .base import RUNTIME_DIRECTORY, ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
 from .docker_host import connect, resolve_docker_host, unavailable
 from .docker_stream import DockerExecStream
 from .hardening import USER, bind_mounts, environment, hardened
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 PYTHON = "/opt/venv/bin/python"
 SUPERVISOR = "/opt/kernel_image/supervisor.py"
@@ -66,7 +70,7 @@ class DockerEngine:
 
     async def find_image(self, wanted: str | None, progress: Callable[[str], None]) -> str:
         """See :meth:`Engine.find_image`."""
-        if wanted is not None and wanted not in list(ImageKind):
+        if wanted is not None and wanted not in SESSION_IMAGES:
             if not await self._call(lambda api: has_image(api, wanted)):
                 raise image_missing(wanted)
             return wanted
@@ -75,6 +79,13 @@ class DockerEngine:
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, self._guarded, lambda api: ensure_image(api, kind, progress=progress)
         )
+
+    async def prepare(self, options: ContainerOptions, progress: Callable[[str], None]) -> None:
+        """See :meth:`Engine.prepare`: the proxy's image."""
+        if options.network == "allowlist":
+            await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._guarded, lambda api: ensure_image(api, ImageKind.PROXY, progress=progress)
+            )
 
     async def image_id(self, reference: str) -> str | None:
         """See :meth:`Engine.image_id`."""
@@ -93,6 +104,9 @@ class DockerEngine:
 
     def _create(self, api: docker.APIClient, spec: ContainerSpec) -> None:
         options = spec.options
+        listed = options.network == "allowlist"
+        proxy = ensure_image(api, ImageKind.PROXY, progress=logger.info) if listed else ""
+        labels = {**spec.labels, **({docker_proxy.LABEL_NETWORK: options.network} if listed else {})}
         # The daemon makes the volume after it has given the name away: whoever is told that the name is taken has
         # made nothing.
         workspace = docker.types.Mount(options.working_dir, spec.volume, type="volume", labels=dict(spec.labels))
@@ -106,9 +120,9 @@ class DockerEngine:
                 working_dir="/",
                 hostname=options.hostname,
                 environment=environment(options),
-                labels=dict(spec.labels),
+                labels=labels,
                 stdin_open=False,
-                network_disabled=options.network_disabled,
+                network_disabled=options.network != "full",
                 host_config=api.create_host_config(**hardened(options, [workspace, *bind_mounts(options)])),
             )
         except ImageNotFound as error:
@@ -125,6 +139,21 @@ class DockerEngine:
             # a container that never ran is not removed by the engine itself
             with contextlib.suppress(APIError):
                 api.remove_container(container["Id"], force=True)
+            raise
+        if listed:
+            self._start_proxy(api, spec, container["Id"], proxy)
+
+    def _start_proxy(self, api: docker.APIClient, spec: ContainerSpec, container: str, image: str) -> None:
+        try:
+            docker_proxy.start(api, spec, container, image)
+        except BaseException as error:
+            found = self._inspect(api, container)
+            with contextlib.suppress(APIError):
+                self._remove(api, container)
+                # where the session was gone already, nobody else does it
+                docker_proxy.remove(api, {docker_proxy.LABEL_NETWORK: "allowlist"}, container)
+            if isinstance(error, APIError | EngineError) and (found is None or found.state != "running"):
+                raise ContainerGone(f"The container {spec.name} ended as it started.") from error
             raise
 
     async def exec(self, container: str, *, observe: bool = False) -> ExecStream:
@@ -223,10 +252,15 @@ class DockerEngine:
     @staticmethod
     def _remove(api: docker.APIClient, container: str) -> None:
         deadline = time.monotonic() + REMOVE_TIMEOUT
+        try:
+            found: dict[str, Any] = api.inspect_container(container)
+        except NotFound:
+            return
         while True:
             try:
                 api.remove_container(container, force=True)
             except NotFound:
+                docker_proxy.remove(api, found["Config"]["Labels"] or {}, found["Id"])
                 return
             except APIError as error:
                 # 409: the engine is removing it already, since it ended by itself

@@ -33,7 +33,11 @@ BASE_LABEL = "docker-interpreter.base-image"
 """Label of an image: the base that the default image under it was made on."""
 STAGE_LABEL = "docker-interpreter.stage=build"
 """Label of what a build leaves behind and no image needs: its first stage, over 1 GB for the example."""
-PARENT_ARGUMENT = {ImageKind.DEFAULT: "BASE_IMAGE", ImageKind.EXAMPLE: "KERNEL_IMAGE"}
+PARENT_ARGUMENT = {
+    ImageKind.DEFAULT: "BASE_IMAGE",
+    ImageKind.EXAMPLE: "KERNEL_IMAGE",
+    ImageKind.PROXY: "BASE_IMAGE",
+}
 SILENT_SECONDS = 900  # a step that says nothing for that long hangs
 KEPT_LINES = 20
 LINE_LENGTH = 120
@@ -77,8 +81,8 @@ def ensure_image(
 ) -> str:
     """The reference of a current image on the engine; where it is missing it is built, which takes minutes.
 
-    ``base``: the base of the default image; by default ``python:3.12-slim``, and where that can't be pulled,
-    on Debian and Ubuntu as root, one made from the distribution's packages. ``rebuild``: build in any case,
+    ``base``: the base of the default image, and of the proxy; by default ``python:3.12-slim``, and where that can't be
+    pulled, on Debian and Ubuntu as root, one made from the distribution's packages. ``rebuild``: build in any case,
     without the engine's cache of layers. ``progress`` is called with a line of text for each step. Callers on
     one machine take turns, and those who waited find what the first one built.
 
@@ -90,20 +94,24 @@ def ensure_image(
     with exclusive("images", lambda: progress("Waiting for another process on this machine that builds an image")):
         if not rebuild and (found := find_image(client, kind, base)):
             return found
-        if kind is ImageKind.DEFAULT:
-            return build_default(client, base, progress, rebuild)
-        parent = find_image(client, ImageKind.DEFAULT, base) or build_default(client, base, progress, rebuild=False)
+        if kind is not ImageKind.EXAMPLE:
+            return build_on_base(client, kind, base, progress, rebuild)
+        parent = find_image(client, ImageKind.DEFAULT, base) or build_on_base(
+            client, ImageKind.DEFAULT, base, progress, rebuild=False
+        )
         made_on = client.inspect_image(parent)["Config"]["Labels"][BASE_LABEL]
         return build(client, kind, parent, made_on, progress, rebuild)
 
 
-def build_default(client: docker.APIClient, base: str | None, progress: Progress, rebuild: bool) -> str:
-    """Build the default image, on ``base`` or on the base that can be had."""
+def build_on_base(
+    client: docker.APIClient, kind: ImageKind, base: str | None, progress: Progress, rebuild: bool
+) -> str:
+    """Build the default image or the proxy, on ``base`` or on the base that can be had."""
     if base is None:
         base = ensure_base(client, progress)
     else:
         ensure_given_base(client, base, progress)
-    return build(client, ImageKind.DEFAULT, base, base, progress, rebuild)
+    return build(client, kind, base, base, progress, rebuild)
 
 
 def build(client: docker.APIClient, kind: ImageKind, parent: str, base: str, progress: Progress, rebuild: bool) -> str:
