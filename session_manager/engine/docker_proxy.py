@@ -42,17 +42,19 @@ USER = f"{USER_ID}:{USER_ID}"
 WAY = "/run/way"
 """The directory with the sockets between gate and proxy."""
 CONNECTIONS = 128
+"""At once; more wait."""
 READY_SECONDS = 20.0
 REMOVE_SECONDS = 20.0
 
-_SOCAT = "socat -t60 -T3600"
+_SOCAT = "socat -t30 -T3600"
+_MANY = f"backlog={CONNECTIONS},fork,max-children={CONNECTIONS}"
 GATE = f"""
 socat -u UNIX-LISTEN:{WAY}/alive,fork,unlink-early OPEN:/dev/null &
-exec {_SOCAT} TCP4-LISTEN:{PORT},bind=127.0.0.1,reuseaddr,fork,max-children={CONNECTIONS} UNIX-CONNECT:{WAY}/proxy
+exec {_SOCAT} TCP4-LISTEN:{PORT},bind=127.0.0.1,reuseaddr,{_MANY} UNIX-CONNECT:{WAY}/proxy
 """
 PROXY = f"""
 printf '%s' "$1" > /run/squid/squid.conf
-{_SOCAT} UNIX-LISTEN:{WAY}/proxy,fork,unlink-early,max-children={CONNECTIONS} TCP4:127.0.0.1:{PORT} &
+{_SOCAT} UNIX-LISTEN:{WAY}/proxy,unlink-early,{_MANY} TCP4:127.0.0.1:{PORT} &
 squid --foreground -d1 -f /run/squid/squid.conf &
 exec socat -u UNIX-CONNECT:{WAY}/alive,retry=200,interval=0.1 OPEN:/dev/null
 """
