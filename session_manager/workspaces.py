@@ -172,7 +172,7 @@ class Workspaces:
         """Remove what was made beside a session's container that is gone."""
         for container in registry.lone_containers:
             async with self._going_on(container.name):
-                await self._engine.remove(container.id)
+                await self._engine.remove(container.name)
                 done.containers.append(container.name)
         for volume in registry.lone_volumes:
             async with self._going_on(volume.name):

@@ -5,11 +5,13 @@ Everything here blocks, for minutes where something is built: call it in a threa
 
 from .build import ensure_image, find_image, remove_outdated_images
 from .context import DEFAULT_BASE, SESSION_IMAGES, ImageKind, image_reference
+from .custom import ensure_custom_image
 
 __all__ = [
     "DEFAULT_BASE",
     "SESSION_IMAGES",
     "ImageKind",
+    "ensure_custom_image",
     "ensure_image",
     "find_image",
     "image_reference",

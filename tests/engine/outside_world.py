@@ -84,7 +84,7 @@ class Dns(socketserver.BaseRequestHandler):
         address = NAMES.get(name, OWN)
         if name == "rebound.test" and kind == 1:
             asked += 1
-            address = OWN if asked == 1 else GATEWAY
+            address = OWN if asked % 2 else GATEWAY
         answers = kind == 1 and name.endswith(".test")
         header = query[:2] + b"\x81\x80\0\1" + (b"\0\1" if answers else b"\0\0") + b"\0\0\0\0"
         answer = (
