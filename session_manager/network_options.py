@@ -68,7 +68,9 @@ class AllowedHost(NamedTuple):
 
 
 def _texts(value: object, example: str) -> list[str]:
-    if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+    if isinstance(value, str):  # as an environment variable has it
+        value = [one for one in re.split(r"[\s,]+", value) if one]
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise ValueError(f"should be a list, such as {example}")
     texts = list(value)
     if not all(isinstance(one, str) for one in texts):

@@ -22,7 +22,7 @@ from session_manager.engine.docker_host import connect
 from session_manager.images import ImageKind, ensure_image
 from session_manager.reaper import Reaper
 from session_manager.registry import LABEL_NAMESPACE, labels_beside
-from tests.conftest import MakeManager
+from tests.conftest import MakeManager, MakeSettings, run_python
 
 # on a machine without the proxy's image, the first test waits for it
 pytestmark = pytest.mark.timeout(600)
@@ -429,16 +429,32 @@ async def test_all_goes_with_the_session(make_manager: MakeManager, world: World
     assert beside(client, namespace) == []
 
 
-async def test_all_ends_where_no_manager_lives_and_the_next_sweeps(
-    make_manager: MakeManager, world: World, client: docker.APIClient
+KILLED = """
+import asyncio
+
+async def main():
+    session = await SessionManager(settings).throw_away()
+    print(session.container_name, flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main())
+"""
+
+
+async def test_all_ends_where_the_manager_was_killed_and_the_next_sweeps(
+    make_settings: MakeSettings, make_manager: MakeManager, world: World, client: docker.APIClient
 ) -> None:
-    manager = await make_manager(container=world.options())
-    namespace = manager.settings.namespace
-    session = await manager.session("left")
-    found = client.inspect_container(session.container_name)["Id"]
-    await manager.detach()
-    # as a container does that was idle for too long
-    client.kill(found, "SIGTERM")
+    settings = make_settings(container=world.options(), limits={"orphan_grace": 1.0})
+    namespace = settings.namespace
+    process = await asyncio.create_subprocess_exec(*run_python(KILLED, settings), stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        name = (await process.stdout.readline()).decode().strip()
+        found = client.inspect_container(name)["Id"]
+        assert len(beside(client, namespace)) == 3
+    finally:
+        process.kill()
+        await process.communicate()
     await until(lambda: client.containers(all=True, filters={"label": [f"{LABEL_SESSION}={found}"]}) == [])
     assert len(beside(client, namespace)) == 1, "the volume between them is left"
     # and what a program left that was killed between two requests

@@ -109,7 +109,14 @@ def test_what_is_no_name_of_a_host_is_refused(text: str) -> None:
     assert message.startswith("container.allowed_hosts should ")
 
 
-@pytest.mark.parametrize("value", ["pypi.org", {"pypi.org": 443}, [443], [None], 5, ["a.org"] * 201])
+def test_an_environment_variable_holds_several_with_commas_between() -> None:
+    prefix = "DOCKER_INTERPRETER_CONTAINER__"
+    env = {f"{prefix}NETWORK": "allowlist", f"{prefix}ALLOWED_HOSTS": "pypi.org, *.example.org"}
+    options = Settings.load(env={**env, f"{prefix}DNS": "10.1.2.3", "HOME": "/nowhere"}).container
+    assert options.allowed_hosts == ("*.example.org", "pypi.org") and options.dns == ("10.1.2.3",)
+
+
+@pytest.mark.parametrize("value", [{"pypi.org": 443}, [443], [None], 5, ["a.org"] * 201])
 def test_hosts_are_a_list_of_texts(value: object) -> None:
     assert "container.allowed_hosts" in refusal(network="allowlist", allowed_hosts=value)
 
