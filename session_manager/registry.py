@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from .engine.base import LABEL_SESSION, ContainerInfo, Engine, VolumeInfo
+from .engine.base import LABEL_BESIDE, LABEL_SESSION, ContainerInfo, Engine, VolumeInfo
 from .errors import SettingsError
 from .settings import Settings, settings_hash
 
@@ -172,6 +173,8 @@ class Registry:
     """Containers that were made beside another one, which is gone."""
     lone_volumes: Sequence[VolumeInfo]
     """Volumes that were made so."""
+    incomplete: Collection[str]
+    """Ids of sessions' containers that lack what was, or was to be, made beside them."""
 
     def find(self, name: SessionName) -> SessionRecord | None:
         """The session of this name."""
@@ -202,6 +205,7 @@ async def read_registry(engine: Engine, namespace: str) -> Registry:
     # no id ever comes back, and what is beside a container is made after it
     ids = {found.id for found in containers}
     beside = [found for found in containers if found.labels.get(LABEL_LIFE) == BESIDE]
+    count = Counter(found.labels.get(LABEL_SESSION) for found in beside if found.state == "running")
     volumes_beside = [found for found in volumes.values() if found.labels.get(LABEL_LIFE) == BESIDE]
     return Registry(
         namespace=namespace,
@@ -218,7 +222,14 @@ async def read_registry(engine: Engine, namespace: str) -> Registry:
         copies=[found for found in containers if found.labels.get(LABEL_LIFE) == COPY],
         lone_containers=[found for found in beside if found.labels.get(LABEL_SESSION) not in ids],
         lone_volumes=[found for found in volumes_beside if found.labels.get(LABEL_SESSION) not in ids],
+        incomplete=[found.id for found in running.values() if count[found.id] < wanted_beside(found)],
     )
+
+
+def wanted_beside(container: ContainerInfo) -> int:
+    """How many containers the engine makes beside this one."""
+    wanted = container.labels.get(LABEL_BESIDE, "")
+    return int(wanted) if re.fullmatch("[0-9]", wanted, re.ASCII) else 0
 
 
 def merge(

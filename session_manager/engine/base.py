@@ -14,6 +14,8 @@ RUNTIME_DIRECTORY = "/run/session"
 
 LABEL_SESSION = "docker-interpreter.session"
 """Of what an engine makes beside a session's container: the container's id. It is of no use without that one."""
+LABEL_BESIDE = "docker-interpreter.beside"
+"""Of a session's container: how many containers the engine makes beside it, where it makes any."""
 
 
 @dataclass(frozen=True, slots=True)

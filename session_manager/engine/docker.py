@@ -106,7 +106,7 @@ class DockerEngine:
         options = spec.options
         listed = options.network == "allowlist"
         proxy = ensure_image(api, ImageKind.PROXY, progress=logger.info) if listed else ""
-        labels = {**spec.labels, **({docker_proxy.LABEL_NETWORK: options.network} if listed else {})}
+        labels = {**spec.labels, **(docker_proxy.LABELS if listed else {})}
         # The daemon makes the volume after it has given the name away: whoever is told that the name is taken has
         # made nothing.
         workspace = docker.types.Mount(options.working_dir, spec.volume, type="volume", labels=dict(spec.labels))
@@ -151,7 +151,7 @@ class DockerEngine:
             with contextlib.suppress(APIError):
                 self._remove(api, container)
                 # where the session was gone already, nobody else does it
-                docker_proxy.remove(api, {docker_proxy.LABEL_NETWORK: "allowlist"}, container)
+                docker_proxy.remove(api, docker_proxy.LABELS, container)
             if isinstance(error, APIError | EngineError) and (found is None or found.state != "running"):
                 raise ContainerGone(f"The container {spec.name} ended as it started.") from error
             raise

@@ -30,12 +30,12 @@ from docker.errors import APIError, NotFound
 from ..errors import EngineError, VolumeInUse
 from ..settings import ContainerOptions
 from . import docker_volumes
-from .base import LABEL_SESSION, ContainerSpec
+from .base import LABEL_BESIDE, LABEL_SESSION, ContainerSpec
 from .hardening import hardened, name_resolution
 from .squid import PORT, READY, configuration
 
-LABEL_NETWORK = "docker-interpreter.network"
-"""Label of a session's container that has others beside it."""
+LABELS = {LABEL_BESIDE: "2"}
+"""Of a session's container that has these beside it."""
 USER_ID = 13
 """Debian's user ``proxy``: another than the session's, whose code can do nothing to its processes."""
 USER = f"{USER_ID}:{USER_ID}"
@@ -133,7 +133,7 @@ def remove(api: docker.APIClient, labels: Mapping[str, str], session: str) -> No
 
     What ends by itself just now is waited for.
     """
-    if LABEL_NETWORK not in labels:
+    if LABEL_BESIDE not in labels:
         return
     wanted = {"label": [f"{LABEL_SESSION}={session}"]}
     deadline = time.monotonic() + REMOVE_SECONDS

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from session_manager import Settings, SettingsError, VolumeInUse
 from session_manager.engine import Engine
-from session_manager.engine.base import LABEL_SESSION
+from session_manager.engine.base import LABEL_BESIDE, LABEL_SESSION
 from session_manager.registry import (
     COPY,
     KEPT,
@@ -300,3 +300,18 @@ async def test_what_is_beside_a_container_goes_with_it_alone(engine: FakeEngine)
     registry = await read_registry(engine, NAMESPACE)
     assert {one.name for one in registry.lone_volumes} == {f"{MEMBER}-proxy-1", f"{MEMBER}-proxy-2"}
     assert registry.pool_volumes == []
+
+
+async def test_a_container_that_lacks_what_belongs_beside_it_is_known(engine: FakeEngine) -> None:
+    names = [SessionName(NAMESPACE, key) for key in ("whole", "half", "ended", "alone")]
+    ids = {}
+    for name in names:
+        labels = {**name.labels(SETTINGS, kept=True), **({} if name.key == "alone" else {LABEL_BESIDE: "2"})}
+        ids[name.key] = engine.add_container(name.container, labels).id
+    for key, states in (("whole", ("running", "running")), ("half", ("running",)), ("ended", ("running", "ended"))):
+        for number, state in enumerate(states):
+            labels = {**labels_beside(NAMESPACE), LABEL_SESSION: ids[key]}
+            engine.add_container(f"{key}-{number}", labels, state=state)
+    registry = await read_registry(engine, NAMESPACE)
+    assert set(registry.incomplete) == {ids["half"], ids["ended"]}
+    assert registry.lone_containers == []
