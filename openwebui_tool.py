@@ -62,6 +62,12 @@ class Tools:
             "", description="The image of sessions; empty for the default, `example` for the one for data analysis."
         )
         DOCKER_YAML_OPTIONS: str = Field(YAML_OPTIONS, description="Options of each container, as YAML.")
+        NETWORK: str = Field(
+            "", description="none, allowlist (see ALLOWED_HOSTS) or full; empty for what DOCKER_YAML_OPTIONS say."
+        )
+        ALLOWED_HOSTS: str = Field(
+            "", description="Hosts that sessions may reach, such as `pypi.org, files.pythonhosted.org`; no others then."
+        )
         IDLE_SECONDS: float = Field(3600, description="Seconds without a call, then a session is put away.")
         SESSIONS_PER_USER: int = Field(4, description="The most sessions of one user that run; 0 for no limit.")
         POOL_SIZE: int = Field(0, description="Containers that wait with a booted Python, so that chats start at once.")

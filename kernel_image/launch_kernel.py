@@ -207,6 +207,19 @@ def preload(modules: list[str]) -> None:
                 importlib.import_module(module)
 
 
+def find_installed_packages() -> None:
+    """Let cells import what pip has installed, in this session or an earlier one of its key.
+
+    After all else: what somebody installs must not keep the next kernel from starting. The folder has to exist, or
+    Python would remember that it does not.
+    """
+    if packages := os.environ.get("PIP_TARGET"):
+        with contextlib.suppress(OSError):
+            Path(packages).mkdir(parents=True, exist_ok=True)
+        sys.path.append(packages)
+        os.environ.setdefault("PYTHONPATH", packages)  # of programs that cells start
+
+
 def main() -> None:
     """Initialise the kernel, tell the supervisor, and serve until told to stop."""
     connection_file, activity, options = sys.argv[1], sys.argv[3], json.loads(sys.argv[4])
@@ -215,6 +228,7 @@ def main() -> None:
     workspace = Path.cwd()
     # the workspace is where imports come from, as in a notebook; this package's folder is not
     sys.path[0] = ""
+    find_installed_packages()
     # they are nothing that the code in cells asked for
     del sys.argv[1:]
     SandboxKernelApp.kept_output = SandboxKernel.kept_output = KeptOutput(options.get("replay_bytes", REPLAY_BYTES))

@@ -23,7 +23,7 @@ from .errors import (
 from .link import Link
 from .link_thread import LinkThread
 from .pool import Pool, settle_claim, tell_claimed
-from .registry import SessionName, mark_used, record_session, remove_workspace, workspace_of
+from .registry import SessionName, labels_beside, mark_used, record_session, remove_workspace, workspace_of
 from .settings import Settings
 from .supervision import supervision
 
@@ -109,6 +109,7 @@ class Container:
             volume=name.volume,
             supervision=supervision(settings, image, kept=kept),
             options=settings.container,
+            beside=labels_beside(name.namespace),
         )
         self.link = Link(thread, thread.new_directory(), on_change)
         self.created = False

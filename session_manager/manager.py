@@ -229,8 +229,12 @@ class SessionManager:
     async def _resolved_image(self) -> str:
         """The image's reference; asked of the engine once, built once, however many sessions wait for it."""
         if self._image is None or (self._image.done() and (self._image.cancelled() or self._image.exception())):
-            self._image = asyncio.create_task(self.engine.find_image(self.settings.image, self._progress))
+            self._image = asyncio.create_task(self._find_image())
         return await asyncio.shield(self._image)
+
+    async def _find_image(self) -> str:
+        await self.engine.prepare(self.settings.container, self._progress)
+        return await self.engine.find_image(self.settings.image, self._progress)
 
     async def list(self, *, stopped: bool = False) -> Sequence[SessionStatus]:
         """Every session of this namespace on the engine, whoever made it, by owner and key.

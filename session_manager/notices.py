@@ -41,6 +41,7 @@ def ended_sentence(ended: Mapping[str, object] | None) -> str:
         "idle": "was put away because no cell had run for a while",
         "age": "was put away because it had lived for long",
         "full": "was put away to make room for another session",
+        "network": "was put away because its way to the network was gone",
         "stopped": "was stopped",
     }
     given = ended.get("reason")

@@ -26,6 +26,7 @@ from .registry import (
     POOL,
     SCHEMA,
     SessionName,
+    labels_beside,
     pool_prefix,
     record_session,
 )
@@ -171,7 +172,8 @@ class Pool:
         }
         image = await self._image()
         told = {**supervision(self._settings, image, kept=True), "pool": True, "preload": self._settings.pool.preload}
-        spec = ContainerSpec(name, image, labels, name, told, self._settings.container)
+        beside = labels_beside(self._settings.namespace)
+        spec = ContainerSpec(name, image, labels, name, told, self._settings.container, beside)
         await self._engine.create(spec)
         await self._hold(name)
 

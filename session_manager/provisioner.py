@@ -85,6 +85,7 @@ class SessionProvisioner(KernelProvisionerBase):
         self._engine = make_engine(self._settings)
         self._thread = LinkThread()
         try:
+            await self._engine.prepare(self._settings.container, logger.info)
             reference = await self._engine.find_image(self._settings.image, logger.info)
             name = SessionName(self._settings.namespace, key)
             container = Container(

@@ -78,6 +78,8 @@ class Reaper:
         """When to ask a container again, by its id: a session can't be due sooner than it said."""
         self._silent_since: dict[str, float] = {}
         """Containers that run and do not answer, by id: code inside may have stopped the supervisor."""
+        self._incomplete_for = NEVER_STARTED
+        """Seconds that others have to make what belongs beside a container."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -124,11 +126,17 @@ class Reaper:
         self._silent_since = {one: since for one, since in self._silent_since.items() if one in running}
         gate = asyncio.Semaphore(AT_ONCE)
 
+        incomplete = {
+            one
+            for one in registry.incomplete
+            if one in running and time.time() - running[one].created > self._incomplete_for
+        }
+
         async def look(record: SessionRecord, container: ContainerInfo) -> None:
             async with gate:
-                await self._look(record, container)
+                await self._look(record, container, "network" if container.id in incomplete else None)
 
-        due = [record for one, record in running.items() if self._next_look.get(one, 0.0) <= now]
+        due = [record for one, record in running.items() if self._next_look.get(one, 0.0) <= now or one in incomplete]
         async with asyncio.TaskGroup() as group:
             for record in due:
                 if record.container is not None:
@@ -146,14 +154,14 @@ class Reaper:
                 logger.info("removing %s, which does not run", container.name)
                 await self._engine.remove(container.id)
 
-    async def _look(self, record: SessionRecord, container: ContainerInfo) -> None:
-        """Ask one session how it is, and put it away where it has to go."""
+    async def _look(self, record: SessionRecord, container: ContainerInfo, fault: str | None) -> None:
+        """Ask one session how it is, and put it away where it has to go: for its age, or for a fault that it has."""
         link = Link(self._thread, self._thread.new_directory(), lambda: None)
         try:
             status = await observe(link, self._engine, container.id)
             limits = self._limits_of(status)
-            reason = limits.reason(status)
-            if reason is None or not await self.put_away(link, container.id, reason, limits):
+            reason = fault or limits.reason(status)
+            if reason is None or not await self.put_away(link, container.id, reason, None if fault else limits):
                 self._next_look[container.id] = time.monotonic() + limits.seconds_left(status)
             self._silent_since.pop(container.id, None)
         except ContainerGone as error:

@@ -11,6 +11,8 @@ The engine is the registry, there is no other. A session is
 - while it has no container, a **marker**, an empty volume that was made when a program first noticed: its age says
   since when the workspace is unused.
 
+What the engine makes beside a container for its network, containers and volumes, names that by its id in a label.
+
 A container that waits in the pool has a name and a volume of its own kind. Labels can't be changed: one that was
 claimed keeps the pool's, so it is its name that tells, and the key is in the record.
 """
@@ -19,10 +21,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from .engine.base import ContainerInfo, Engine, VolumeInfo
+from .engine.base import LABEL_BESIDE, LABEL_SESSION, ContainerInfo, Engine, VolumeInfo
 from .errors import SettingsError
 from .settings import Settings, settings_hash
 
@@ -35,7 +38,7 @@ LABEL_SCHEMA = "docker-interpreter.schema"
 LABEL_LIFE = "docker-interpreter.life"
 LABEL_WORKSPACE = "docker-interpreter.workspace"
 """Of a record: the volume that holds the files. Of a marker: the record of the session that it is about."""
-KEPT, THROW_AWAY, POOL, UNUSED, COPY = "kept", "throw-away", "pool", "unused", "copy"
+KEPT, THROW_AWAY, POOL, UNUSED, COPY, BESIDE = "kept", "throw-away", "pool", "unused", "copy", "beside"
 LONGEST_KEY = 512
 
 
@@ -108,6 +111,11 @@ def pool_prefix(namespace: str) -> str:
     return f"{namespace}-pool-"
 
 
+def labels_beside(namespace: str) -> dict[str, str]:
+    """Of what an engine makes beside a session's container."""
+    return {LABEL_NAMESPACE: namespace, LABEL_SCHEMA: SCHEMA, LABEL_LIFE: BESIDE}
+
+
 def key_of(labels: Mapping[str, str]) -> str:
     """The session key that labels carry."""
     return labels.get(LABEL_KEY, "?")
@@ -161,6 +169,12 @@ class Registry:
     """Markers of sessions that have no record any more."""
     copies: Sequence[ContainerInfo]
     """Containers that copy files."""
+    lone_containers: Sequence[ContainerInfo]
+    """Containers that were made beside another one, which is gone."""
+    lone_volumes: Sequence[VolumeInfo]
+    """Volumes that were made so."""
+    incomplete: Collection[str]
+    """Ids of sessions' containers that lack what was, or was to be, made beside them."""
 
     def find(self, name: SessionName) -> SessionRecord | None:
         """The session of this name."""
@@ -188,18 +202,34 @@ async def read_registry(engine: Engine, namespace: str) -> Registry:
     used = {volume for found in containers for volume in found.volumes}
     used |= {session.workspace for session in sessions.values() if session.workspace is not None}
     markers = {marker_of(namespace, name) for name in records}
+    # no id ever comes back, and what is beside a container is made after it
+    ids = {found.id for found in containers}
+    beside = [found for found in containers if found.labels.get(LABEL_LIFE) == BESIDE]
+    count = Counter(found.labels.get(LABEL_SESSION) for found in beside if found.state == "running")
+    volumes_beside = [found for found in volumes.values() if found.labels.get(LABEL_LIFE) == BESIDE]
     return Registry(
         namespace=namespace,
         sessions=sessions,
         pool=pool,
         pool_volumes=[
-            found for name, found in volumes.items() if name.startswith(pool_prefix(namespace)) and name not in used
+            found
+            for name, found in volumes.items()
+            if name.startswith(pool_prefix(namespace)) and name not in used and found not in volumes_beside
         ],
         lone_markers=[
             found for name, found in volumes.items() if found.labels.get(LABEL_LIFE) == UNUSED and name not in markers
         ],
         copies=[found for found in containers if found.labels.get(LABEL_LIFE) == COPY],
+        lone_containers=[found for found in beside if found.labels.get(LABEL_SESSION) not in ids],
+        lone_volumes=[found for found in volumes_beside if found.labels.get(LABEL_SESSION) not in ids],
+        incomplete=[found.id for found in running.values() if count[found.id] < wanted_beside(found)],
     )
+
+
+def wanted_beside(container: ContainerInfo) -> int:
+    """How many containers the engine makes beside this one."""
+    wanted = container.labels.get(LABEL_BESIDE, "")
+    return int(wanted) if re.fullmatch("[0-9]", wanted, re.ASCII) else 0
 
 
 def merge(

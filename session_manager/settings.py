@@ -34,6 +34,15 @@ from pydantic import (
 )
 
 from .bound_folders import BoundFolder, bound_folders
+from .network_options import (
+    Network,
+    decide_network,
+    read_addresses,
+    read_allowed_hosts,
+    read_extra_hosts,
+    read_networks,
+    refuse_meaningless,
+)
 from .settings_sources import Sources, explain, parse_yaml
 from .unsafe_options import take_unsafe, warn_of_unsafe
 
@@ -285,8 +294,20 @@ class ContainerOptions(_Section):
     """The size of the home directory, which is in memory and holds settings and caches."""
     file_size: Annotated[int, *_size("1m")] = parse_size("16g")
     """The size of any one file, holes included."""
+    network: Network = "none"
+    """``none``; ``allowlist``: what ``allowed_hosts`` names, over HTTP and HTTPS; ``full``: the engine's default bridge
+    network, and with it whatever that reaches."""
     network_disabled: bool = True
-    """No network at all. If false, the engine's default bridge network, and with it whatever that reaches."""
+    """docker-py's word for it: true is ``network: none``; false is ``full``, or ``allowlist`` where hosts are named."""
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(read_allowed_hosts)] = ()
+    """Host names such as ``pypi.org``, ``*.example.org`` (all below it), ``example.org:8443``; else port 80 or 443."""
+    private_networks: Annotated[tuple[str, ...], BeforeValidator(read_networks)] = ()
+    """Networks such as ``10.1.2.0/24`` that allowed hosts may be in: a name that leads to any other private address is
+    refused."""
+    extra_hosts: Annotated[dict[str, str], BeforeValidator(read_extra_hosts)] = Field(default_factory=dict)
+    """Addresses of names that no DNS server knows."""
+    dns: Annotated[tuple[str, ...], BeforeValidator(read_addresses)] = ()
+    """Addresses of DNS servers, instead of the engine's own."""
     working_dir: Annotated[str, AfterValidator(_mount_point)] = "/mnt"
     """Where the session's files are, on a volume."""
     environment: Annotated[dict[str, str], BeforeValidator(_environment)] = Field(default_factory=dict)
@@ -324,11 +345,24 @@ class ContainerOptions(_Section):
         return self
 
     @model_validator(mode="after")
-    def _warn_of_network(self) -> Self:
-        if not self.network_disabled:
+    def _decide_network(self) -> Self:
+        """Afterwards both words for it say the same, and equal options have equal hashes."""
+        network = decide_network(self.network, self.network_disabled, self.model_fields_set, bool(self.allowed_hosts))
+        refuse_meaningless(
+            network,
+            allowlist={"allowed_hosts": self.allowed_hosts, "private_networks": self.private_networks},
+            network_only={"extra_hosts": self.extra_hosts, "dns": self.dns},
+        )
+        self.__dict__.update(network=network, network_disabled=network == "none")
+        if network == "allowlist" and self.runtime is not None:
+            raise ValueError(
+                f"network: allowlist and runtime: {self.runtime} exclude each other: the way to the proxy leads through"
+                " what containers of the default runtime share with each other"
+            )
+        if network == "full":
             logger.warning(
-                "network_disabled is false: code in sessions reaches the engine's bridge network, the "
-                "containers on it, and through it perhaps this host and the internet."
+                "network: full: code in sessions reaches the engine's bridge network, the containers on it, and "
+                "through it perhaps this host and the internet."
             )
         return self
 

@@ -58,15 +58,12 @@ _REASONS: dict[str, tuple[str, ...]] = {
         "uts_mode",
     ),
     "it would take the container out of the engine's limits": ("cgroup_parent", "ulimits", "sysctls"),
-    "network_disabled decides on the network; sessions publish nothing": (
-        "dns",
+    "`network` decides on the network; sessions publish nothing": (
         "dns_opt",
         "dns_search",
         "domainname",
-        "extra_hosts",
         "links",
         "mac_address",
-        "network",
         "network_mode",
         "networking_config",
         "ports",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from .settings import Settings
+from .settings import ContainerOptions, Settings
 
 TOOL_NAME: Final = "run_python"
 CODE: Final = "code"
 """The name of its one parameter."""
 MOST_FILES = 50
 """That are named; a model can list the rest."""
+MOST_HOSTS = 30
 
 
 def describe_tool(
@@ -40,8 +41,8 @@ def describe_tool(
         sentences.append(
             f"A call that runs for more than {timeout:g} seconds is interrupted. Work on less at a time then."
         )
-    if contained and settings.container.network_disabled:
-        sentences.append("There is no network: nothing can be downloaded or installed, so use the packages there are.")
+    if contained:
+        sentences.extend(_network(settings.container))
     if contained:
         sentences.append("Memory is limited: of data that are large, read the columns and rows that are needed.")
     return "\n".join(f"- {sentence}" if number else sentence for number, sentence in enumerate(sentences))
@@ -62,6 +63,23 @@ def tool_schema(description: str) -> dict[str, object]:
             },
         },
     }
+
+
+def _network(options: ContainerOptions) -> list[str]:
+    if options.network == "none":
+        return ["There is no network: nothing can be downloaded or installed, so use the packages there are."]
+    if options.network == "full":
+        return ["There is a network. `%pip install` installs what is missing."]
+    hosts = options.allowed_hosts
+    more = f" and {len(hosts) - MOST_HOSTS} more" if len(hosts) > MOST_HOSTS else ""
+    sentence = (
+        f"Of the network, these hosts alone can be reached, over HTTP and HTTPS: {', '.join(hosts[:MOST_HOSTS])}{more}."
+        " Everything else is refused (403). urllib, requests, httpx and pip use the proxy that the environment names"
+        " by themselves."
+    )
+    if "pypi.org" in hosts:
+        sentence += " `%pip install` installs what is missing."
+    return [sentence]
 
 
 def _named(files: Sequence[str]) -> str:

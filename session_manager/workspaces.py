@@ -27,9 +27,9 @@ class Tidied:
     removed: list[SessionRecord] = field(default_factory=list)
     """Sessions whose files were removed, and with them all that was known of them."""
     volumes: list[str] = field(default_factory=list)
-    """Volumes of the pool that no session got."""
+    """Volumes of the pool that no session got, and what was beside a session's container."""
     containers: list[str] = field(default_factory=list)
-    """Containers that copied files for a program that has gone."""
+    """Containers that copied files for a program that has gone, or were beside a session's that has."""
 
 
 class Workspaces:
@@ -68,6 +68,7 @@ class Workspaces:
             await self._remove_excess(registry, unused, self._total_bytes, done)
         await self._remove_pool_volumes(registry, done)
         await self._remove_copies(registry, done)
+        await self._remove_beside(registry, done)
         return done
 
     async def _mark(self, registry: Registry, done: Tidied) -> list[SessionRecord]:
@@ -166,6 +167,17 @@ class Workspaces:
                 async with self._going_on(container.name):
                     await self._engine.remove(container.name)
                     done.containers.append(container.name)
+
+    async def _remove_beside(self, registry: Registry, done: Tidied) -> None:
+        """Remove what was made beside a session's container that is gone."""
+        for container in registry.lone_containers:
+            async with self._going_on(container.name):
+                await self._engine.remove(container.name)
+                done.containers.append(container.name)
+        for volume in registry.lone_volumes:
+            async with self._going_on(volume.name):
+                await self._engine.remove_volume(volume.name)
+                done.volumes.append(volume.name)
 
     @asynccontextmanager
     async def _going_on(self, name: str) -> AsyncIterator[None]:

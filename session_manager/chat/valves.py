@@ -40,6 +40,8 @@ SETTINGS: Final[Mapping[str, tuple[str, str, Callable[[object], object]]]] = {
 }
 """For each valve: the section of the settings, the name in it, and what makes the setting's value of the valve's."""
 
+NETWORK_OPTIONS: Final = ("network", "network_disabled")
+
 
 def settings_from(valves: Mapping[str, object], **changes: object) -> Settings:
     """The settings that the valves say, over those of the environment and the settings file.
@@ -64,7 +66,27 @@ def settings_from(valves: Mapping[str, object], **changes: object) -> Settings:
                 inside[name] = value
         elif value is not None:
             sections[name] = value
+    _take_network(valves, sections)
     for name, value in changes.items():
         known = sections.get(name)
         sections[name] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
     return Settings.load(**sections)
+
+
+def _take_network(valves: Mapping[str, object], sections: dict[str, Any]) -> None:
+    """What two valves say of the network, in place of what the options say of it; empty ones leave those.
+
+    :raises SettingsError: together they can't be used.
+    """
+    network, hosts = (str(valves.get(name) or "").strip() for name in ("NETWORK", "ALLOWED_HOSTS"))
+    if not (network or hosts):
+        return
+    inside = {name: value for name, value in sections.get("container", {}).items() if name not in NETWORK_OPTIONS}
+    inside |= {"network": network or "allowlist"}
+    if hosts:
+        inside["allowed_hosts"] = hosts
+    try:
+        Settings.load(env={}, container=inside)
+    except SettingsError as error:
+        raise SettingsError(f"The valves NETWORK and ALLOWED_HOSTS can't be used: {error}") from None
+    sections["container"] = inside

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,6 +27,20 @@ KernelName = Annotated[str, typer.Option("--name", metavar="NAME", help="The ker
 def build_image(
     context: typer.Context,
     example: Annotated[bool, typer.Option("--example", help="The image with packages for data analysis.")] = False,
+    proxy: Annotated[
+        bool, typer.Option("--proxy", help="The proxy of sessions that may reach listed hosts (network: allowlist).")
+    ] = False,
+    requirements: Annotated[
+        Path | None,
+        typer.Option(
+            "--requirements",
+            "-r",
+            metavar="FILE",
+            show_default=False,
+            help="Put the packages of a requirements file into an image of your own, on the default one or, with "
+            "--example, that one. Prints its reference, for the setting image.",
+        ),
+    ] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build it afresh, also where it is current.")] = False,
     base: Annotated[
         str | None,
@@ -43,12 +58,16 @@ def build_image(
     debug: Debug = False,
 ) -> None:
     """Build an image, where there is no current one. Sessions do that themselves when they first need it."""
+    from ..images import ImageKind
     from .exits import run_to_exit
     from .images import build_image as build
 
+    if proxy and (example or requirements is not None):
+        raise typer.BadParameter("--proxy goes with neither --example nor --requirements: no session runs on it.")
     common = combine(context, engine, docker_host, config, debug)
+    kind = ImageKind.PROXY if proxy else ImageKind.EXAMPLE if example else ImageKind.DEFAULT
     run_to_exit(
-        lambda: asyncio.run(build(common.settings(), example=example, rebuild=rebuild, base=base)),
+        lambda: asyncio.run(build(common.settings(), kind, rebuild=rebuild, base=base, requirements=requirements)),
         debug=common.debug,
     )
 

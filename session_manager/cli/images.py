@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import docker
 
 from ..engine import docker_engine
 from ..execution import readable_size
-from ..images import ImageKind, ensure_image, find_image
+from ..images import ImageKind, ensure_custom_image, ensure_image, find_image
 from ..images.build import BASE_LABEL
 from ..settings import Settings
 from .progress import Progress
 from .tables import plain, print_table
 
 
-async def build_image(settings: Settings, *, example: bool, rebuild: bool, base: str | None) -> int:
+async def build_image(
+    settings: Settings, kind: ImageKind, *, rebuild: bool, base: str | None, requirements: Path | None
+) -> int:
     """Make sure that an image is there, with a line for each step of building it.
+
+    ``requirements``: a file with packages to be put into an image on that one.
 
     :raises ImageBuildFailed: it can't be built.
     """
     engine = docker_engine(settings)
-    kind = ImageKind.EXAMPLE if example else ImageKind.DEFAULT
+
+    def ensure(client: docker.APIClient) -> str:
+        if requirements is None:
+            return ensure_image(client, kind, progress=progress, base=base, rebuild=rebuild)
+        return ensure_custom_image(client, kind, requirements, progress=progress, base=base, rebuild=rebuild)
+
     try:
         with Progress(every_line=True) as progress:
-            reference = await engine.call(
-                lambda client: ensure_image(client, kind, progress=progress, base=base, rebuild=rebuild)
-            )
+            reference = await engine.call(ensure)
     finally:
         await engine.close()
-    print(f"The {kind} image is {reference}")
+    if requirements is None:
+        print(f"The {kind} image is {reference}")
+    else:
+        print(f"The {kind} image with the packages of {requirements} is {reference}")
+        print(f"Sessions run on it with this in their settings:  image: {reference}")
     return 0
 
 

@@ -101,7 +101,7 @@ def audit(container: Mapping[str, Any], inside: Mapping[str, Any], options: Cont
         "filtered" if status["Seccomp"] == "2" else "not filtered: the engine runs without its profile",
         status["Seccomp"] == "2" and not any("unconfined" in option for option in security),
     )
-    wanted = "none" if options.network_disabled else "bridge"
+    wanted = "bridge" if options.network == "full" else "none"
     yield promise(
         "network",
         wanted,

@@ -12,6 +12,11 @@ from ..settings import ContainerOptions
 RUNTIME_DIRECTORY = "/run/session"
 """Where a container's sockets are, for engines that give containers a file system of their own."""
 
+LABEL_SESSION = "docker-interpreter.session"
+"""Of what an engine makes beside a session's container: the container's id. It is of no use without that one."""
+LABEL_BESIDE = "docker-interpreter.beside"
+"""Of a session's container: how many containers the engine makes beside it, where it makes any."""
+
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
@@ -26,6 +31,8 @@ class ContainerSpec:
     supervision: Mapping[str, object]
     """What the supervisor is told, as JSON: see ``kernel_image/supervisor.py``."""
     options: ContainerOptions = field(default_factory=ContainerOptions)
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """Labels of what else the engine has to make for the container, such as a proxy; :data:`LABEL_SESSION` is added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +124,17 @@ class Engine(Protocol):
         :raises ImageBuildFailed: it could not be built.
         """
 
+    async def prepare(self, options: ContainerOptions, progress: Callable[[str], None]) -> None:
+        """Make what containers with these options need beside their own image, so that :meth:`create` is quick.
+
+        :raises ImageBuildFailed: it could not be built.
+        """
+
     async def image_id(self, reference: str) -> str | None:
         """What :attr:`ContainerInfo.image_id` is of containers made now; None where the engine has no such image."""
 
     async def create(self, spec: ContainerSpec) -> None:
-        """Create and start a container, with its volume.
+        """Create and start a container, with its volume, and what its network needs beside it.
 
         :raises NameTaken: a container of this name exists. No volume was made then: the name is the lock.
         :raises ContainerGone: somebody removed it between the two.
@@ -160,7 +173,11 @@ class Engine(Protocol):
         """Every container, running or not, that carries these labels."""
 
     async def remove(self, container: str) -> None:
-        """Kill and remove a container, called by its name or its id. Not an error where it is gone."""
+        """Kill and remove a container, called by its name or its id, and what was made beside it.
+
+        Not an error where it is gone. What was made beside one that ended by itself ends too, but may stay listed until
+        it is removed, by its own name.
+        """
 
     async def rename(self, container: str, name: str) -> None:
         """Give a container another name, in one step.

@@ -19,9 +19,10 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from ..errors import ContainerGone, EngineError, ImageMissing, NameTaken, SettingsError
-from ..images import ImageKind, ensure_image
+from ..images import SESSION_IMAGES, ImageKind, ensure_image
 from ..images.base import ensure_given_image
-from . import docker_volumes
+from ..settings import ContainerOptions
+from . import docker_proxy, docker_volumes
 from .base import RUNTIME_DIRECTORY, ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
 from .docker_host import connect, resolve_docker_host, unavailable
 from .docker_stream import DockerExecStream
@@ -69,10 +70,15 @@ class DockerEngine:
 
     async def find_image(self, wanted: str | None, progress: Callable[[str], None]) -> str:
         """See :meth:`Engine.find_image`."""
-        if wanted is not None and wanted not in list(ImageKind):
+        if wanted is not None and wanted not in SESSION_IMAGES:
             return await self._long(lambda api: ensure_given_image(api, wanted, progress))
         kind = ImageKind(wanted or ImageKind.DEFAULT)
         return await self._long(lambda api: ensure_image(api, kind, progress=progress))
+
+    async def prepare(self, options: ContainerOptions, progress: Callable[[str], None]) -> None:
+        """See :meth:`Engine.prepare`: the proxy's image."""
+        if options.network == "allowlist":
+            await self._long(lambda api: ensure_image(api, ImageKind.PROXY, progress=progress))
 
     async def image_id(self, reference: str) -> str | None:
         """See :meth:`Engine.image_id`."""
@@ -91,6 +97,9 @@ class DockerEngine:
 
     def _create(self, api: docker.APIClient, spec: ContainerSpec) -> None:
         options = spec.options
+        listed = options.network == "allowlist"
+        proxy = ensure_image(api, ImageKind.PROXY, progress=logger.info) if listed else ""
+        labels = {**spec.labels, **(docker_proxy.LABELS if listed else {})}
         # The daemon makes the volume after it has given the name away: whoever is told that the name is taken has
         # made nothing.
         workspace = docker.types.Mount(options.working_dir, spec.volume, type="volume", labels=dict(spec.labels))
@@ -104,9 +113,9 @@ class DockerEngine:
                 working_dir="/",
                 hostname=options.hostname,
                 environment=environment(options),
-                labels=dict(spec.labels),
+                labels=labels,
                 stdin_open=False,
-                network_disabled=options.network_disabled,
+                network_disabled=options.network != "full",
                 host_config=api.create_host_config(**hardened(options, [workspace, *bind_mounts(options)])),
             )
         except ImageNotFound as error:
@@ -128,6 +137,21 @@ class DockerEngine:
             # a container that never ran is not removed by the engine itself
             with contextlib.suppress(APIError):
                 api.remove_container(container["Id"], force=True)
+            raise
+        if listed:
+            self._start_proxy(api, spec, container["Id"], proxy)
+
+    def _start_proxy(self, api: docker.APIClient, spec: ContainerSpec, container: str, image: str) -> None:
+        try:
+            docker_proxy.start(api, spec, container, image)
+        except BaseException as error:
+            found = self._inspect(api, container)
+            with contextlib.suppress(APIError):
+                self._remove(api, container)
+                # where the session was gone already, nobody else does it
+                docker_proxy.remove(api, docker_proxy.LABELS, container)
+            if isinstance(error, APIError | EngineError) and (found is None or found.state != "running"):
+                raise ContainerGone(f"The container {spec.name} ended as it started.") from error
             raise
 
     async def exec(self, container: str, *, observe: bool = False) -> ExecStream:
@@ -226,10 +250,15 @@ class DockerEngine:
     @staticmethod
     def _remove(api: docker.APIClient, container: str) -> None:
         deadline = time.monotonic() + REMOVE_TIMEOUT
+        try:
+            found: dict[str, Any] = api.inspect_container(container)
+        except NotFound:
+            return
         while True:
             try:
                 api.remove_container(container, force=True)
             except NotFound:
+                docker_proxy.remove(api, found["Config"]["Labels"] or {}, found["Id"])
                 return
             except APIError as error:
                 # 409: the engine is removing it already, since it ended by itself

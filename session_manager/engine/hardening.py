@@ -10,8 +10,11 @@ import docker
 from ..bound_folders import BoundFolder
 from ..settings import ContainerOptions
 from .base import RUNTIME_DIRECTORY
+from .squid import PORT
 
 HOME = "/home/python"
+PACKAGES = ".docker-interpreter/packages"
+"""In the workspace: what pip installs. It stays with the files, and is there for the session's next container."""
 USER_ID = 1000
 USER = f"{USER_ID}:{USER_ID}"
 OPEN_FILES = 4096
@@ -23,15 +26,34 @@ LOG_DRIVER = "json-file"
 LOG_OPTIONS = {"max-size": "1m", "max-file": "1"}
 
 
+def network_environment(options: ContainerOptions) -> dict[str, str]:
+    """How programs find the network where there is one, and where pip puts what it installs."""
+    if options.network == "none":
+        return {}
+    variables = {"PIP_TARGET": f"{options.working_dir}/{PACKAGES}"}
+    variables |= {"PIP_NO_CACHE_DIR": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    if options.network == "allowlist":
+        proxy, beside = f"http://127.0.0.1:{PORT}", "localhost,127.0.0.1,::1"
+        for name, value in (("HTTP_PROXY", proxy), ("HTTPS_PROXY", proxy), ("NO_PROXY", beside)):
+            variables |= {name: value, name.lower(): value}
+    return variables
+
+
 def environment(options: ContainerOptions) -> dict[str, str]:
     """The environment of a container: places to write on a read-only root, and what the admin added. No secrets."""
     return {
+        **network_environment(options),
         "HOME": HOME,
         "IPYTHONDIR": f"{HOME}/.ipython",
         "MPLCONFIGDIR": f"{HOME}/.matplotlib",
         "PYTHONDONTWRITEBYTECODE": "1",
         **options.environment,
     }
+
+
+def name_resolution(options: ContainerOptions) -> dict[str, Any]:
+    """How a container that has a network finds addresses; in docker-py's words."""
+    return {"extra_hosts": dict(options.extra_hosts), "dns": list(options.dns) or None}
 
 
 def bind_mounts(options: ContainerOptions) -> list[docker.types.Mount]:
@@ -61,7 +83,8 @@ def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) ->
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "read_only": True,
-        "network_mode": "none" if options.network_disabled else "bridge",
+        "network_mode": "bridge" if options.network == "full" else "none",
+        **(name_resolution(options) if options.network == "full" else {}),
         "ipc_mode": "private",
         "init": False,
         "mem_limit": options.mem_limit,

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import ContainerGone, EngineError, EngineUnavailable, NameTaken
-from ..settings import Settings
+from ..settings import ContainerOptions, Settings
 from .base import ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
 from .process_volumes import ProcessVolumes
 
@@ -115,6 +115,9 @@ class ProcessEngine:
     async def find_image(self, wanted: str | None, progress: Callable[[str], None]) -> str:
         """See :meth:`Engine.find_image`. There are none: what runs is this program's own Python."""
         return IMAGE
+
+    async def prepare(self, options: ContainerOptions, progress: Callable[[str], None]) -> None:
+        """See :meth:`Engine.prepare`. A process has the network of this machine."""
 
     async def image_id(self, reference: str) -> str | None:
         """See :meth:`Engine.image_id`."""

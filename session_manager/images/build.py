@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,7 +33,11 @@ BASE_LABEL = "docker-interpreter.base-image"
 """Label of an image: the base that the default image under it was made on."""
 STAGE_LABEL = "docker-interpreter.stage=build"
 """Label of what a build leaves behind and no image needs: its first stage, over 1 GB for the example."""
-PARENT_ARGUMENT = {ImageKind.DEFAULT: "BASE_IMAGE", ImageKind.EXAMPLE: "KERNEL_IMAGE"}
+PARENT_ARGUMENT = {
+    ImageKind.DEFAULT: "BASE_IMAGE",
+    ImageKind.EXAMPLE: "KERNEL_IMAGE",
+    ImageKind.PROXY: "BASE_IMAGE",
+}
 SILENT_SECONDS = 900  # a step that says nothing for that long hangs
 KEPT_LINES = 20
 LINE_LENGTH = 120
@@ -77,8 +81,8 @@ def ensure_image(
 ) -> str:
     """The reference of a current image on the engine; where it is missing it is built, which takes minutes.
 
-    ``base``: the base of the default image; by default ``python:3.12-slim``, and where that can't be pulled,
-    on Debian and Ubuntu as root, one made from the distribution's packages. ``rebuild``: build in any case,
+    ``base``: the base of the default image, and of the proxy; by default ``python:3.12-slim``, and where that can't be
+    pulled, on Debian and Ubuntu as root, one made from the distribution's packages. ``rebuild``: build in any case,
     without the engine's cache of layers. ``progress`` is called with a line of text for each step. Callers on
     one machine take turns, and those who waited find what the first one built.
 
@@ -90,28 +94,54 @@ def ensure_image(
     with exclusive("images", lambda: progress("Waiting for another process on this machine that builds an image")):
         if not rebuild and (found := find_image(client, kind, base)):
             return found
-        if kind is ImageKind.DEFAULT:
-            return build_default(client, base, progress, rebuild)
-        parent = find_image(client, ImageKind.DEFAULT, base) or build_default(client, base, progress, rebuild=False)
+        if kind is not ImageKind.EXAMPLE:
+            return build_on_base(client, kind, base, progress, rebuild)
+        parent = find_image(client, ImageKind.DEFAULT, base) or build_on_base(
+            client, ImageKind.DEFAULT, base, progress, rebuild=False
+        )
         made_on = client.inspect_image(parent)["Config"]["Labels"][BASE_LABEL]
         return build(client, kind, parent, made_on, progress, rebuild)
 
 
-def build_default(client: docker.APIClient, base: str | None, progress: Progress, rebuild: bool) -> str:
-    """Build the default image, on ``base`` or on the base that can be had."""
+def build_on_base(
+    client: docker.APIClient, kind: ImageKind, base: str | None, progress: Progress, rebuild: bool
+) -> str:
+    """Build the default image or the proxy, on ``base`` or on the base that can be had."""
     if base is None:
         base = ensure_base(client, progress)
     else:
         ensure_given_base(client, base, progress)
-    return build(client, ImageKind.DEFAULT, base, base, progress, rebuild)
+    return build(client, kind, base, base, progress, rebuild)
 
 
 def build(client: docker.APIClient, kind: ImageKind, parent: str, base: str, progress: Progress, rebuild: bool) -> str:
     """Build one image on ``parent``, which the engine has, and tag it. ``base`` is what lies under all."""
     files = image_files(kind)
     reference = reference_of(kind, parent, files)
+    arguments, labels = {PARENT_ARGUMENT[kind]: parent}, {BASE_LABEL: base}
+    build_files(client, kind, reference, files, arguments, labels=labels, progress=progress, rebuild=rebuild)
+    client.tag(reference, kind.repository, "latest")
+    prune(client)  # an image that this one replaces
+    return reference
+
+
+def build_files(
+    client: docker.APIClient,
+    name: str,
+    reference: str,
+    files: Mapping[str, bytes],
+    arguments: Mapping[str, str],
+    *,
+    labels: Mapping[str, str],
+    progress: Progress,
+    rebuild: bool,
+) -> None:
+    """Build an image, called ``name`` where that fails, from files with a Dockerfile among them.
+
+    :raises ImageBuildFailed: it can't be built; carries the end of the build's output.
+    """
     source, bundle = host_ca_bundle()
-    progress(f"Building {reference} on {parent}")
+    progress(f"Building {reference} on {', '.join(arguments.values())}")
     if bundle:
         progress(f"The build trusts this host's certificates ({source}); they do not stay in the image")
     account = client.build(
@@ -123,24 +153,27 @@ def build(client: docker.APIClient, kind: ImageKind, parent: str, base: str, pro
         nocache=rebuild,
         decode=True,
         timeout=SILENT_SECONDS,
-        buildargs={**proxies(), PARENT_ARGUMENT[kind]: parent},
-        labels={BASE_LABEL: base},
+        buildargs={**proxies(), **arguments},
+        labels=dict(labels),
     )
     try:
-        follow_build(kind, account, progress)
+        follow_build(name, account, progress)
     except (APIError, BuildError) as error:
-        raise ImageBuildFailed(f"The engine did not build the {kind} image: {error}.") from error
+        raise ImageBuildFailed(f"The engine did not build the {name} image: {error}.") from error
     except (HTTPError, RequestException) as error:  # docker-py reads a build's account with bare urllib3
         raise ImageBuildFailed(
-            f"The engine went away, or fell silent, while it built the {kind} image: {error}.",
+            f"The engine went away, or fell silent, while it built the {name} image: {error}.",
             "Look after the engine, then build again.",
         ) from error
-    client.tag(reference, kind.repository, "latest")
-    for label in (STAGE_LABEL, BASE_LABEL):  # the build's first stage, and an image that this one replaces
+    prune(client)
+    progress(f"Built {reference}")
+
+
+def prune(client: docker.APIClient) -> None:
+    """Remove what no image needs any more: first stages of builds, and images that others have replaced."""
+    for label in (STAGE_LABEL, BASE_LABEL):
         with contextlib.suppress(APIError):  # where the engine is at it already, the next build does this
             client.prune_images({"dangling": True, "label": label})
-    progress(f"Built {reference}")
-    return reference
 
 
 def remove_outdated_images(client: docker.APIClient, progress: Progress) -> list[str]:
@@ -172,7 +205,7 @@ def remove_outdated_images(client: docker.APIClient, progress: Progress) -> list
     return removed
 
 
-def follow_build(kind: ImageKind, account: Iterable[dict[str, Any]], progress: Progress) -> None:
+def follow_build(name: str, account: Iterable[dict[str, Any]], progress: Progress) -> None:
     """Turn the engine's account of a build into lines of progress.
 
     :raises ImageBuildFailed: the account ends with an error.
@@ -187,10 +220,10 @@ def follow_build(kind: ImageKind, account: Iterable[dict[str, Any]], progress: P
                 progress(shortened(text))
         failure = failure or str(message.get("error", ""))
     if failure:
-        raise build_failed(kind, failure, kept)
+        raise build_failed(name, failure, kept)
 
 
-def build_failed(kind: ImageKind, reason: str, kept: Iterable[str]) -> ImageBuildFailed:
+def build_failed(name: str, reason: str, kept: Iterable[str]) -> ImageBuildFailed:
     """The error for a build that failed, with the end of its output and, where that is plain, what to do."""
     lines = [line[:300] for line in kept]
     remedy = None
@@ -198,11 +231,13 @@ def build_failed(kind: ImageKind, reason: str, kept: Iterable[str]) -> ImageBuil
         remedy = "Name the CA bundle that this network needs with PIP_CERT or SSL_CERT_FILE, and build again."
     elif any("name resolution" in line or "NewConnectionError" in line for line in lines):
         remedy = "The build needs PyPI and Debian's mirrors: check the engine's network, or set HTTPS_PROXY."
+    elif any("(constraint)" in line for line in lines):
+        remedy = "What the image under it has keeps its version: ask for that one, or leave the package away."
     output = "\n".join(f"  {line}" for line in lines)
     # the engine repeats the whole command before it says how that ended
     code = re.search(r"non-zero code: (\d+)$", reason)
     why = f"a step ended with exit code {code[1]}" if code else reason.strip().rstrip(".")[:300]
-    return ImageBuildFailed(f"Building the {kind} image failed: {why}. The end of its output:\n{output}", remedy)
+    return ImageBuildFailed(f"Building the {name} image failed: {why}. The end of its output:\n{output}", remedy)
 
 
 def shortened(line: str) -> str:

@@ -19,6 +19,7 @@ CA_VARIABLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 SYSTEM_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 LOCAL_CA_DIRECTORY = Path("/usr/local/share/ca-certificates")
 ROOT = Path(__file__).resolve().parents[2]  # a checkout's, or site-packages
+PROXY_FOLDER = Path(__file__).resolve().parent / "proxy"
 CONTEXT_TIME = 315532800  # 1980-01-01, before which zip files can't go: the same files make the same context
 
 
@@ -29,11 +30,21 @@ class ImageKind(StrEnum):
     """An IPython kernel and what it needs."""
     EXAMPLE = "example"
     """The default image with packages for data analysis (Dockerfile.python.example)."""
+    PROXY = "proxy"
+    """The proxy of sessions that may reach listed hosts: no session runs on it."""
 
     @property
     def repository(self) -> str:
         """The image's name, without a tag."""
-        return "docker-interpreter/kernel" if self is ImageKind.DEFAULT else "docker-interpreter/data"
+        return {
+            ImageKind.DEFAULT: "docker-interpreter/kernel",
+            ImageKind.EXAMPLE: "docker-interpreter/data",
+            ImageKind.PROXY: "docker-interpreter/proxy",
+        }[self]
+
+
+SESSION_IMAGES = (ImageKind.DEFAULT, ImageKind.EXAMPLE)
+"""Those that sessions run on."""
 
 
 def image_files(kind: ImageKind) -> dict[str, bytes]:
@@ -46,6 +57,8 @@ def image_files(kind: ImageKind) -> dict[str, bytes]:
         if kind is ImageKind.DEFAULT:
             paths = [inside / "Dockerfile", inside / "requirements.txt", *inside.glob("*.py")]
             return {path.name: path.read_bytes() for path in paths}
+        if kind is ImageKind.PROXY:
+            return {"Dockerfile": (PROXY_FOLDER / "Dockerfile").read_bytes()}
         # at the top of a checkout; with the other files in site-packages, where it would be nobody's
         places = [folder / "Dockerfile.python.example" for folder in (ROOT, inside)]
         return {"Dockerfile": next(filter(Path.is_file, places), places[0]).read_bytes()}
@@ -58,11 +71,12 @@ def image_files(kind: ImageKind) -> dict[str, bytes]:
 def image_reference(kind: ImageKind, base: str = DEFAULT_BASE) -> str:
     """The name and tag of the image that the current files make on a base: another content, another tag.
 
-    ``base`` is the reference of the default image's base; the example is made on the default image.
+    ``base`` is the reference of the base of the default image, and of the proxy; the example is made on the default
+    image.
 
     :raises ImageBuildFailed: the files are not where this package is installed.
     """
-    parent = base if kind is ImageKind.DEFAULT else image_reference(ImageKind.DEFAULT, base)
+    parent = image_reference(ImageKind.DEFAULT, base) if kind is ImageKind.EXAMPLE else base
     return reference_of(kind, parent, image_files(kind))
 
 

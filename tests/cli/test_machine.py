@@ -51,6 +51,16 @@ def test_doctor_where_no_engine_answers(cli: CommandLine) -> None:
     assert found["checks"][0]["remedy"]
 
 
+def test_an_image_is_built_of_what_makes_sense(cli: CommandLine, tmp_path: Path) -> None:
+    run = cli("image", "build", "--engine", "docker", "--requirements", str(tmp_path / "missing.txt"))
+    assert run.returncode == 1
+    assert (
+        run.stderr == f"error: The requirements file {tmp_path}/missing.txt can't be read: No such file or directory.\n"
+    )
+    run = cli("image", "build", "--proxy", "--example")
+    assert run.returncode == 2 and "--proxy goes with neither" in run.stderr
+
+
 def test_images_of_the_process_engine(cli: CommandLine) -> None:
     for command in ("build", "show"):
         run = cli("image", command)

@@ -9,6 +9,10 @@ import pytest
 
 from session_manager.engine.docker_host import connect
 
+from .outside import world
+
+__all__ = ["world"]
+
 
 @pytest.fixture
 def client() -> Iterator[docker.APIClient]:

@@ -15,7 +15,7 @@ import pytest
 
 from session_manager.engine.docker_host import connect, find_docker_host
 from session_manager.errors import ImageBuildFailed
-from session_manager.images import ImageKind, base, build, context, ensure_image, find_image
+from session_manager.images import SESSION_IMAGES, ImageKind, base, build, context, ensure_image, find_image
 
 # on a machine that has neither image, the first test waits for both
 pytestmark = pytest.mark.timeout(1800)
@@ -59,7 +59,7 @@ def api() -> Iterator[docker.APIClient]:
 @pytest.fixture(scope="module")
 def images(api: docker.APIClient) -> dict[ImageKind, str]:
     """Both images, current."""
-    return {kind: ensure_image(api, kind, progress=print) for kind in ImageKind}
+    return {kind: ensure_image(api, kind, progress=print) for kind in SESSION_IMAGES}
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def run(engine: docker.DockerClient) -> Run:
     return run_code
 
 
-@pytest.mark.parametrize("kind", ImageKind)
+@pytest.mark.parametrize("kind", SESSION_IMAGES)
 def test_a_built_image_is_found_and_not_built_again(
     api: docker.APIClient, images: dict[ImageKind, str], kind: ImageKind
 ) -> None:
@@ -92,7 +92,7 @@ def test_a_built_image_is_found_and_not_built_again(
     assert lines == []
 
 
-@pytest.mark.parametrize("kind", ImageKind)
+@pytest.mark.parametrize("kind", SESSION_IMAGES)
 def test_code_runs_as_nobody_in_particular_in_the_workspace(
     run: Run, images: dict[ImageKind, str], kind: ImageKind
 ) -> None:
@@ -110,7 +110,7 @@ def test_a_new_volume_belongs_to_the_user(engine: docker.DockerClient, run: Run,
         volume.remove()
 
 
-@pytest.mark.parametrize("kind", ImageKind)
+@pytest.mark.parametrize("kind", SESSION_IMAGES)
 def test_nothing_of_the_build_stays(
     api: docker.APIClient, run: Run, images: dict[ImageKind, str], kind: ImageKind
 ) -> None:
@@ -132,7 +132,7 @@ print([os.path.join(d, f) for d, _, files in os.walk("/") if not d.startswith("/
     assert run(images[kind], code, user="0:0", cap_drop=[]) == b"[]\n[]\n"
 
 
-@pytest.mark.parametrize("kind", ImageKind)
+@pytest.mark.parametrize("kind", SESSION_IMAGES)
 def test_no_file_gives_its_user_other_rights(run: Run, images: dict[ImageKind, str], kind: ImageKind) -> None:
     code = """
 import os, stat
@@ -149,7 +149,7 @@ print(found, seen > 3000)
     assert run(images[kind], code, user="0:0", cap_drop=[]) == b"[] True\n"
 
 
-@pytest.mark.parametrize("kind", ImageKind)
+@pytest.mark.parametrize("kind", SESSION_IMAGES)
 def test_everything_is_compiled(run: Run, images: dict[ImageKind, str], kind: ImageKind) -> None:
     code = """
 import importlib.util, os, sysconfig
@@ -169,7 +169,7 @@ print(missing, seen > 1500)
     assert run(images[kind], code) == b"[] True\n"
 
 
-@pytest.mark.parametrize("kind", ImageKind)
+@pytest.mark.parametrize("kind", SESSION_IMAGES)
 def test_what_is_installed_is_what_is_pinned(run: Run, images: dict[ImageKind, str], kind: ImageKind) -> None:
     files = {**context.image_files(ImageKind.DEFAULT), **context.image_files(kind)}
     pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", files.get("requirements.txt", b"").decode(), re.MULTILINE))

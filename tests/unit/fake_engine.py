@@ -9,6 +9,7 @@ from typing import Literal
 
 from session_manager import ContainerGone, EngineError, NameTaken, VolumeInUse
 from session_manager.engine import ContainerInfo, ContainerSpec, ExecStream, VolumeInfo
+from session_manager.settings import ContainerOptions
 
 IMAGE = "image:1"
 IMAGE_ID = "sha256:1"
@@ -77,6 +78,9 @@ class FakeEngine:
     async def find_image(self, wanted: str | None, progress: Callable[[str], None]) -> str:
         await self._turn("find_image", wanted or "")
         return wanted or IMAGE
+
+    async def prepare(self, options: ContainerOptions, progress: Callable[[str], None]) -> None:
+        await self._turn("prepare", options.network)
 
     async def image_id(self, reference: str) -> str | None:
         await self._turn("image_id", reference)

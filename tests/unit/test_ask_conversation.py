@@ -230,6 +230,18 @@ def test_the_description_says_what_holds_for_the_session() -> None:
     assert "'49.csv' and 20 more" in many and "'50.csv'" not in many
 
 
+def test_the_description_says_what_of_the_network_can_be_reached() -> None:
+    hosts = ["pypi.org", *(f"h{number}.example.org" for number in range(40))]
+    listed = describe_tool(Settings(container={"network": "allowlist", "allowed_hosts": hosts}))  # type: ignore[arg-type]
+    assert "these hosts alone" in listed and "h0.example.org" in listed and " and 11 more" in listed
+    assert "%pip install" in listed and "no network" not in listed
+    hosts = ["*.example.org", "api.example.com:8443"]
+    few = describe_tool(Settings(container={"network": "allowlist", "allowed_hosts": hosts}))  # type: ignore[arg-type]
+    assert "api.example.com:8443, *.example.org. " in few and "%pip install" not in few
+    full = describe_tool(Settings(container={"network": "full"}))  # type: ignore[arg-type]
+    assert "There is a network." in full and "these hosts" not in full
+
+
 def test_the_schema_is_one_function_with_one_parameter() -> None:
     schema = json.loads(json.dumps(tool_schema("Runs Python.")))
     assert schema["function"]["description"] == "Runs Python."

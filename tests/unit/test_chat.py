@@ -35,6 +35,20 @@ def test_valves_become_settings() -> None:
     assert found.limits.sessions_per_owner is None and found.limits.workspace_bytes == 1 << 30
 
 
+def test_the_network_s_valves_count_before_the_options() -> None:
+    options = {"DOCKER_YAML_OPTIONS": "network_disabled: true\nmem_limit: 2g"}
+    found = settings_from({**options, "NETWORK": "", "ALLOWED_HOSTS": ""})
+    assert found.container.network == "none"
+    found = settings_from({**options, "NETWORK": "full"})
+    assert (found.container.network, found.container.mem_limit) == ("full", 2 << 30)
+    found = settings_from({**options, "ALLOWED_HOSTS": "pypi.org, files.pythonhosted.org"})
+    assert found.container.network == "allowlist"
+    assert found.container.allowed_hosts == ("pypi.org", "files.pythonhosted.org")
+    for wrong in ({"NETWORK": "allowlist"}, {"NETWORK": "some"}, {"NETWORK": "none", "ALLOWED_HOSTS": "pypi.org"}):
+        with pytest.raises(SettingsError, match="valves NETWORK and ALLOWED_HOSTS can't be used"):
+            settings_from({**options, **wrong})
+
+
 def test_empty_valves_are_the_defaults() -> None:
     found = settings_from({"DOCKER_IMAGE": "", "DOCKER_YAML_OPTIONS": "", "DOCKER_SOCKET": " "})
     assert (found.image, found.docker_host, found.container) == (None, None, Settings().container)

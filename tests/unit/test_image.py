@@ -15,6 +15,7 @@ from urllib3.exceptions import ProtocolError
 
 from session_manager.errors import ImageBuildFailed
 from session_manager.images import (
+    SESSION_IMAGES,
     ImageKind,
     base,
     build,
@@ -25,7 +26,7 @@ from session_manager.images import (
     remove_outdated_images,
 )
 
-KINDS = list(ImageKind)
+KINDS = list(SESSION_IMAGES)
 
 
 class FakeEngine:

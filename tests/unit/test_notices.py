@@ -36,6 +36,7 @@ def test_files_alone_that_were_found() -> None:
     [
         ("idle", "was put away because no cell had run for a while"),
         ("age", "was put away because it had lived for long"),
+        ("network", "was put away because its way to the network was gone"),
         ("full", "was put away to make room for another session"),
         ("stopped", "was stopped"),
         ("another", "ended"),

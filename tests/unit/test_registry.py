@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from session_manager import Settings, SettingsError, VolumeInUse
 from session_manager.engine import Engine
+from session_manager.engine.base import LABEL_BESIDE, LABEL_SESSION
 from session_manager.registry import (
     COPY,
     KEPT,
@@ -21,6 +22,7 @@ from session_manager.registry import (
     THROW_AWAY,
     UNUSED,
     SessionName,
+    labels_beside,
     mark_unused,
     mark_used,
     read_registry,
@@ -278,3 +280,38 @@ async def test_a_session_that_starts_during_its_removal_keeps_its_record(engine:
         assert step < 2
     engine.before = lambda method, name: None
     assert await workspace_of(engine, NAME) == MEMBER
+
+
+async def test_what_is_beside_a_container_goes_with_it_alone(engine: FakeEngine) -> None:
+    session = engine.add_container(NAME.container, NAME.labels(SETTINGS, kept=True), [NAME.volume])
+    member = engine.add_container(MEMBER, POOL_LABELS, [MEMBER])
+    for number, one in enumerate((session.id, member.id, "gone")):
+        labels = {**labels_beside(NAMESPACE), LABEL_SESSION: one}
+        name = f"{MEMBER}-proxy-{number}"
+        engine.add_volume(name, labels)
+        if number != 1:
+            engine.add_container(name, labels, [name])
+    registry = await read_registry(engine, NAMESPACE)
+    assert list(registry.sessions) == [NAME.container] and [one.name for one in registry.pool] == [MEMBER]
+    assert [one.name for one in registry.lone_containers] == [f"{MEMBER}-proxy-2"]
+    assert [one.name for one in registry.lone_volumes] == [f"{MEMBER}-proxy-2"]
+    assert registry.pool_volumes == [] and registry.copies == []
+    engine.remove_now(MEMBER)
+    registry = await read_registry(engine, NAMESPACE)
+    assert {one.name for one in registry.lone_volumes} == {f"{MEMBER}-proxy-1", f"{MEMBER}-proxy-2"}
+    assert registry.pool_volumes == []
+
+
+async def test_a_container_that_lacks_what_belongs_beside_it_is_known(engine: FakeEngine) -> None:
+    names = [SessionName(NAMESPACE, key) for key in ("whole", "half", "ended", "alone")]
+    ids = {}
+    for name in names:
+        labels = {**name.labels(SETTINGS, kept=True), **({} if name.key == "alone" else {LABEL_BESIDE: "2"})}
+        ids[name.key] = engine.add_container(name.container, labels).id
+    for key, states in (("whole", ("running", "running")), ("half", ("running",)), ("ended", ("running", "ended"))):
+        for number, state in enumerate(states):
+            labels = {**labels_beside(NAMESPACE), LABEL_SESSION: ids[key]}
+            engine.add_container(f"{key}-{number}", labels, state=state)
+    registry = await read_registry(engine, NAMESPACE)
+    assert set(registry.incomplete) == {ids["half"], ids["ended"]}
+    assert registry.lone_containers == []

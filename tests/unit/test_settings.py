@@ -53,7 +53,12 @@ def test_the_defaults_are_safe_and_complete() -> None:
             "tmp_size": 256 * MIB,
             "home_size": 64 * MIB,
             "file_size": 16384 * MIB,
+            "network": "none",
             "network_disabled": True,
+            "allowed_hosts": (),
+            "private_networks": (),
+            "extra_hosts": {},
+            "dns": (),
             "working_dir": "/mnt",
             "environment": {},
             "hostname": "sandbox",
@@ -139,14 +144,6 @@ def test_environment_values_become_text() -> None:
     }
 
 
-def test_a_network_is_allowed_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "session_manager"):
-        ContainerOptions()
-        assert caplog.records == []
-        ContainerOptions(network_disabled=False)
-    assert "bridge network" in caplog.text
-
-
 # -- what is refused --
 
 
@@ -226,9 +223,9 @@ def test_values_out_of_bounds_are_refused(name: str, value: object) -> None:
     [
         "image", "command", "entrypoint", "name", "detach", "stdin_open", "tty", "auto_remove",
         "remove", "labels", "user", "volumes_from", "mounts", "privileged", "cap_add",
-        "cap_drop", "devices", "pid_mode", "ipc_mode", "network_mode", "network", "userns_mode",
+        "cap_drop", "devices", "pid_mode", "ipc_mode", "network_mode", "userns_mode",
         "uts_mode", "security_opt", "cgroup_parent", "group_add", "read_only", "tmpfs", "ports",
-        "init", "ulimits", "sysctls", "extra_hosts", "log_config",
+        "init", "ulimits", "sysctls", "dns_opt", "log_config",
     ],
 )  # fmt: skip
 def test_options_that_would_weaken_the_sandbox_are_refused_with_a_reason(option: str) -> None:

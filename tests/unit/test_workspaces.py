@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from session_manager import EngineError, EngineUnavailable, Settings
+from session_manager.engine.base import LABEL_SESSION
 from session_manager.registry import (
     COPY,
     LABEL_LIFE,
@@ -16,6 +17,7 @@ from session_manager.registry import (
     POOL,
     UNUSED,
     SessionName,
+    labels_beside,
     mark_used,
     read_registry,
     record_session,
@@ -210,6 +212,17 @@ async def test_copies_that_nobody_waits_for_go(engine: FakeEngine) -> None:
     engine.now += 120
     assert (await workspaces.tidy()).containers == ["over"]
     assert set(engine.containers) == {"going-on"}
+
+
+async def test_what_was_beside_a_container_that_is_gone_goes_at_once(engine: FakeEngine) -> None:
+    session = engine.add_container(named("a").container, {LABEL_NAMESPACE: NAMESPACE})
+    for name, one in (("kept", session.id), ("left", "gone")):
+        labels = {**labels_beside(NAMESPACE), LABEL_SESSION: one}
+        engine.add_volume(name, labels)
+        engine.add_container(name, labels, [name])
+    done = await Workspaces(engine, settings(), engine.clock).tidy()
+    assert (done.containers, done.volumes) == (["left"], ["left"])
+    assert set(engine.containers) == {session.name, "kept"} and "kept" in engine.volumes
 
 
 async def test_markers_of_nothing_go(engine: FakeEngine) -> None:
