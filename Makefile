@@ -12,12 +12,14 @@ OPENWEBUI := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/docker-interpreter/openwebui
 REPORT := build/demo/analysis.html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv engine image image-example demo test tool e2e browser proxy compose openwebui lint clean-engine clean
+.PHONY: help venv engine image image-example demo test tool e2e browser proxy compose openwebui fuzz audit lint clean-engine clean
 
 help:
 	@echo 'make demo           replay a data analysis in a container of its own, and say where the results are'
 	@echo 'make test           every check and every test (about half an hour once the images are built)'
 	@echo 'make e2e            the tour of the README, word for word, and the tool in a real Open WebUI and a real browser'
+	@echo 'make fuzz           hostile bytes for all that reads what containers send, a minute each'
+	@echo 'make audit          known holes in the packages that are installed, asked of a service'
 	@echo 'make tool           dist/openwebui_tool.py: Open WebUI'"'"'s tool with the package inside, to be pasted'
 	@echo 'make lint           the checks alone: ruff and mypy'
 	@echo 'make venv           the virtual environment, in $(VENV)'
@@ -76,6 +78,26 @@ tool: venv
 
 e2e: image-example browser compose openwebui
 	TEST_OPENWEBUI=$(OPENWEBUI) $(BIN)/pytest tests/e2e
+
+# each for so many seconds; what is found is kept in tests/fuzz/corpus, and tried again by `make test`
+FUZZ_SECONDS := 60
+FUZZED := frames messages journal door options
+
+fuzz: venv
+	@set -eu; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[fuzz]'; \
+	for target in $(FUZZED); do \
+	    echo "Fuzzing $$target for $(FUZZ_SECONDS) s"; \
+	    log=$$(mktemp); \
+	    if ! $(BIN)/python -m tests.fuzz.run "$$target" $(FUZZ_SECONDS) > "$$log" 2>&1; then tail -n 60 "$$log"; exit 1; fi; \
+	    grep -E '^(Done|stat::peak)' "$$log"; \
+	    rm -f "$$log"; \
+	done
+
+# asks a service for known holes in what is installed
+audit: venv
+	$(BIN)/python -m pip install -qq --disable-pip-version-check 'pip-audit>=2.9'
+	$(BIN)/pip-audit --skip-editable --progress-spinner off
 
 openwebui: $(OPENWEBUI)/.ready
 

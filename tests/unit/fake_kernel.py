@@ -110,7 +110,11 @@ class FakeKernel:
         return made
 
     def _take(self, channel: zmq.Socket[bytes]) -> None:
-        idents, parts = self.wire.feed_identities(channel.recv_multipart())
+        try:
+            message = channel.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return  # its sender went between the poll and this, and took it along
+        idents, parts = self.wire.feed_identities(message)
         request = {**self.wire.deserialize(parts), "idents": idents, "channel": channel}
         match request["msg_type"]:
             case "execute_request":
