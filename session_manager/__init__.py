@@ -5,6 +5,7 @@ The names below are the public surface; everything else may change.
 
 from .blocking import BlockingSession, open_session
 from .changed_files import ChangedFile
+from .container_options import ContainerOptions
 from .errors import (
     ContainerGone,
     EndpointError,
@@ -35,7 +36,7 @@ from .journal import Journal, JournalCell, JournalStart, read_journal
 from .manager import SessionManager, SessionStatus
 from .outputs import Display, Error, Output, Result, Stream
 from .session import Session
-from .settings import ContainerOptions, Limits, Pool, Saving, Settings, Workspaces
+from .settings import Limits, Pool, Saving, Settings, Workspaces
 from .variables import SavedVariables, Variable
 from .workspace import FileEntry, WorkspaceFiles
 

@@ -19,7 +19,8 @@ from .errors import FileMissing, FileTooLarge, NotebookError
 from .outputs import DisplayRegistry, Error, Output, OutputLog
 from .outputs.typed import clean_str
 from .protocol import OUTPUT_TYPES, as_count
-from .settings import Limits, parse_size
+from .settings import Limits
+from .settings_section import parse_size
 from .workspace import WorkspaceFiles
 
 OLDER: Final = ".docker-interpreter/journal/cells.older.jsonl"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from .settings import ContainerOptions, Settings
+from .container_options import ContainerOptions
+from .settings import Settings
 
 TOOL_NAME: Final = "run_python"
 CODE: Final = "code"

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
+from .container_options import ContainerOptions
 from .engine.base import ExecStream
 from .errors import FileError, FileMissing, FileRefused, FileTooLarge
 from .file_stream import FileStream
-from .settings import ContainerOptions, Limits
+from .settings import Limits
 
 CHUNK = 131072
 """Bytes of one frame on the way in."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from ..container_options import ContainerOptions
 from ..errors import SettingsError
-from ..settings import ContainerOptions, Settings
+from ..settings import Settings
 
 
 def docker_host(value: object) -> object:

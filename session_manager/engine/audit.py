@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..bound_folders import BoundFolder
-from ..settings import ContainerOptions
+from ..container_options import ContainerOptions
 from .base import RUNTIME_DIRECTORY
 from .hardening import (
     HOME,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from ..settings import ContainerOptions
+from ..container_options import ContainerOptions
 
 RUNTIME_DIRECTORY = "/run/session"
 """Where a container's sockets are, for engines that give containers a file system of their own."""

@@ -18,10 +18,10 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
+from ..container_options import ContainerOptions
 from ..errors import ContainerGone, EngineError, ImageMissing, NameTaken, SettingsError
 from ..images import SESSION_IMAGES, ImageKind, ensure_image
 from ..images.base import ensure_given_image
-from ..settings import ContainerOptions
 from . import docker_proxy, docker_volumes
 from .base import RUNTIME_DIRECTORY, ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
 from .docker_host import connect, resolve_docker_host, unavailable

@@ -27,8 +27,8 @@ from typing import Any
 import docker
 from docker.errors import APIError, NotFound
 
+from ..container_options import ContainerOptions
 from ..errors import EngineError, VolumeInUse
-from ..settings import ContainerOptions
 from . import docker_volumes
 from .base import LABEL_BESIDE, LABEL_SESSION, ContainerSpec
 from .hardening import hardened, name_resolution

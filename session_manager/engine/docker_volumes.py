@@ -14,8 +14,8 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 
+from ..container_options import ContainerOptions
 from ..errors import EngineError, VolumeInUse
-from ..settings import ContainerOptions
 from .base import VolumeInfo
 from .docker_stream import DockerExecStream
 from .hardening import USER, hardened

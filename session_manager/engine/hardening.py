@@ -8,7 +8,7 @@ from typing import Any
 import docker
 
 from ..bound_folders import BoundFolder
-from ..settings import ContainerOptions
+from ..container_options import ContainerOptions
 from .base import RUNTIME_DIRECTORY
 from .squid import PORT
 

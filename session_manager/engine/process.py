@@ -23,8 +23,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..container_options import ContainerOptions
 from ..errors import ContainerGone, EngineError, EngineUnavailable, NameTaken
-from ..settings import ContainerOptions, Settings
+from ..settings import Settings
 from .base import ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
 from .process_volumes import ProcessVolumes
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
+from ..container_options import ContainerOptions
 from ..network_options import AllowedHost, refused_networks
-from ..settings import ContainerOptions
 
 PORT = 3128
 READY = b"Accepting HTTP Socket connections"

@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from session_manager import ContainerGone, EngineError, ImageMissing, NameTaken, SessionManager, VolumeInUse
+from session_manager.container_options import ContainerOptions
 from session_manager.engine import ContainerSpec, Engine, make_engine
 from session_manager.registry import LABEL_NAMESPACE, SessionName
-from session_manager.settings import ContainerOptions, Settings
+from session_manager.settings import Settings
 from tests.conftest import NAMESPACE, MakeSettings, purge
 
 LABELS = {LABEL_NAMESPACE: NAMESPACE}

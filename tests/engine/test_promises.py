@@ -12,8 +12,8 @@ import docker
 import pytest
 
 from session_manager import SandboxError, Session, SettingsError, Stream
+from session_manager.container_options import ContainerOptions
 from session_manager.engine.audit import ASK, Promise, audit
-from session_manager.settings import ContainerOptions
 from tests.conftest import MakeManager
 
 Seen = tuple[dict[str, Any], dict[str, Any]]

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import nbformat
 
+from session_manager.container_options import ContainerOptions
 from session_manager.errors import FileError, FrameError, SettingsError
 from session_manager.frames import MAX_PAYLOAD, FrameReader, KernelState, parse_object
 from session_manager.journal import JournalReader
 from session_manager.journal_notebook import notebook_of
 from session_manager.outputs import OutputLog, text_for_model, to_nbformat
 from session_manager.protocol import Cell, Router, as_seconds
-from session_manager.settings import ContainerOptions
 from session_manager.workspace import answer_of, entry_of
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Literal
 
 from session_manager import ContainerGone, EngineError, NameTaken, VolumeInUse
+from session_manager.container_options import ContainerOptions
 from session_manager.engine import ContainerInfo, ContainerSpec, ExecStream, VolumeInfo
-from session_manager.settings import ContainerOptions
 
 IMAGE = "image:1"
 IMAGE_ID = "sha256:1"

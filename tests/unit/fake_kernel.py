@@ -16,12 +16,13 @@ import zmq
 from jupyter_client.session import Session as Wire
 
 from session_manager.cell_run import CellRun
+from session_manager.container_options import ContainerOptions
 from session_manager.errors import LinkError
 from session_manager.execution import Execution
 from session_manager.frames import KernelState
 from session_manager.kernel import Kernel, OnOutput
 from session_manager.outputs import Output
-from session_manager.settings import ContainerOptions, Limits, Settings
+from session_manager.settings import Limits, Settings
 
 PATIENCE = 30.0
 GRACE = 0.2

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from session_manager.container_options import ContainerOptions
 from session_manager.errors import SettingsError
-from session_manager.settings import ContainerOptions, Limits, Settings, parse_size, settings_hash
+from session_manager.settings import Limits, Settings, settings_hash
+from session_manager.settings_section import parse_size
 
 MIB = 1 << 20
 

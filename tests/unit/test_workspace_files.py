@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from session_manager import FileError, FileMissing, FileRefused, FileTooLarge, Limits, WorkspaceFiles, frames
+from session_manager.container_options import ContainerOptions
 from session_manager.engine.base import ExecStream
-from session_manager.settings import ContainerOptions
 
 ENTRY = {"path": "a", "kind": "file", "size": 1, "modified": 2.5, "target": None}
 
