@@ -165,14 +165,16 @@ def build_files(
             f"The engine went away, or fell silent, while it built the {name} image: {error}.",
             "Look after the engine, then build again.",
         ) from error
-    prune(client)
+    finally:
+        prune(client)  # also of a build that failed half-way
     progress(f"Built {reference}")
 
 
 def prune(client: docker.APIClient) -> None:
     """Remove what no image needs any more: first stages of builds, and images that others have replaced."""
     for label in (STAGE_LABEL, BASE_LABEL):
-        with contextlib.suppress(APIError):  # where the engine is at it already, the next build does this
+        # where the engine is at it already, or away, the next build does this
+        with contextlib.suppress(APIError, RequestException):
             client.prune_images({"dangling": True, "label": label})
 
 

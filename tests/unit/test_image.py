@@ -215,6 +215,9 @@ def test_an_engine_that_goes_away_while_it_builds_is_told_from_a_build_that_fail
             yield {"stream": "Step 1/9 : ARG BASE_IMAGE\n"}
             raise ProtocolError("Connection broken: IncompleteRead(0 bytes read)")
 
+        def prune_images(self, _: object) -> None:
+            raise requests.exceptions.ConnectionError("it is away")
+
     engine: Any = DyingEngine({})
     with pytest.raises(ImageBuildFailed, match="The engine went away, or fell silent, while it built the default"):
         ensure_image(engine, ImageKind.DEFAULT, base="made:here", progress=lambda _: None)
