@@ -12,7 +12,7 @@ OPENWEBUI := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/docker-interpreter/openwebui
 REPORT := build/demo/analysis.html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv engine image image-example demo test tool e2e browser proxy compose openwebui fuzz audit lint clean-engine clean
+.PHONY: help venv engine image image-example demo test tool e2e browser proxy gvisor compose openwebui fuzz audit lint clean-engine clean
 
 help:
 	@echo 'make demo           replay a data analysis in a container of its own, and say where the results are'
@@ -70,7 +70,7 @@ lint: venv
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-test: lint image-example proxy
+test: lint image-example proxy gvisor
 	$(BIN)/pytest --ignore=tests/e2e tests
 
 tool: venv
@@ -134,6 +134,10 @@ browser:
 # it stands before the engine's socket in one of the compose files
 proxy:
 	$(call installed,nginx,nginx-light,nginx)
+
+# another kernel between code and the host's, for the tests that run sessions under it
+gvisor:
+	$(call installed,runsc,runsc,gVisor)
 
 compose:
 	$(call installed,docker-compose,docker-compose,docker-compose)
