@@ -81,7 +81,7 @@ e2e: image-example browser compose openwebui
 
 # each for so many seconds; what is found is kept in tests/fuzz/corpus, and tried again by `make test`
 FUZZ_SECONDS := 60
-FUZZED := frames messages journal door options
+FUZZED := frames zmtp messages journal door options
 
 fuzz: venv
 	@set -eu; \

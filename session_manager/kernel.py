@@ -79,6 +79,8 @@ class Kernel:
         """
         client = KernelClient(context=zmq.asyncio.Context.instance())
         client.max_message_bytes = self._limits.message_bytes
+        # of all parts of a message: the largest part may be as large as that, and the others are small
+        self._link.most_message = 2 * self._limits.message_bytes
         client.load_connection_info(cast(KernelConnectionInfo, self._link.connection_info()))
         client.start_channels(stdin=False, hb=False)
         self._client = client

@@ -47,6 +47,7 @@ from .frames import (
 )
 from .link_thread import LinkThread
 from .turn import Turn
+from .zmtp import MessageBound
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ class _Stream:
     uncredited: int = 0
     """Bytes that it has taken, and the relay was not told of yet."""
     watched: int = 0
+    bound: MessageBound | None = None
+    """What its messages may be, where that was said."""
 
 
 class Link:
@@ -80,6 +83,8 @@ class Link:
         self.kernel = KernelState("starting", 0)
         self.last_death: KernelState | None = None
         """The latest state in which a kernel of this container was dead."""
+        self.most_message: int | None = None
+        """Bytes of one message that the kernel may send; None for no bound, where what comes is not looked at."""
         self.unclaimed = False
         """The container was made for a pool, and nobody has said yet that it is a session's."""
         self._turn = Turn()
@@ -241,7 +246,8 @@ class Link:
             with contextlib.suppress(BlockingIOError):
                 connection, _ = self._listeners[channel].accept()
                 connection.setblocking(False)
-                stream = _Stream(next(self._numbers), connection)
+                bound = MessageBound(self.most_message) if self.most_message is not None else None
+                stream = _Stream(next(self._numbers), connection, bound=bound)
                 self._streams[stream.number] = stream
                 self._send(OPEN, stream.number, channel.encode())
                 self._watch(stream)
@@ -390,6 +396,8 @@ class Link:
         """The kernel sent: pass it on at once, keep what the client does not take."""
         if len(stream.pending) + stream.uncredited + len(payload) > WINDOW:
             raise FrameError("The container sent more than the window.")
+        if stream.bound is not None:
+            stream.bound.feed(payload)
         self._deliver(stream, payload)
 
     def _deliver(self, stream: _Stream, arrived: bytes = b"") -> None:

@@ -74,7 +74,10 @@ class SessionProvisioner(KernelProvisionerBase):
         return self._take_connection_info()
 
     def _take_connection_info(self) -> KernelConnectionInfo:
-        info = self._live_container().link.connection_info()
+        link = self._live_container().link
+        if self._settings is not None:
+            link.most_message = 2 * self._settings.limits.message_bytes
+        info = link.connection_info()
         # jupyter_client compares it with its own, which is bytes
         info["key"] = str(info["key"]).encode()
         self.connection_info = cast(KernelConnectionInfo, info)

@@ -19,6 +19,7 @@ from session_manager.journal_notebook import notebook_of
 from session_manager.outputs import OutputLog, text_for_model, to_nbformat
 from session_manager.protocol import Cell, Router, as_seconds
 from session_manager.workspace import answer_of, entry_of
+from session_manager.zmtp import MessageBound
 
 T = TypeVar("T")
 
@@ -154,6 +155,24 @@ def frames(data: bytes) -> None:
         return
 
 
+def zmtp(data: bytes) -> None:
+    """A kernel's frames below those of Jupyter: what is bounded does not depend on where the stream is cut."""
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL".ljust(55, b"\0")
+    step = data[0] % 17 + 1 if data else 1
+
+    def passes(start: bytes, step: int) -> bool:
+        bound, received = MessageBound(4000), start + data
+        try:
+            for at in range(0, len(received), step):
+                bound.feed(received[at : at + step])
+        except FrameError:
+            return False
+        return True
+
+    for start in (greeting, b""):
+        assert passes(start, 1 << 20) == passes(start, step)
+
+
 def messages(data: bytes) -> None:
     """A kernel's messages: a cell ends once, keeps no more than it may, and what it keeps can be shown."""
     choices, router = Choices(data), Router()
@@ -228,5 +247,5 @@ def options(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (frames, messages, journal, door, options)
+    target.__name__: target for target in (frames, zmtp, messages, journal, door, options)
 }
