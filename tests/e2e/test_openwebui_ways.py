@@ -28,7 +28,7 @@ from .openwebui import ORDER, ROOT, TOOL, OpenWebUI, User, saved, valves
 
 pytestmark = pytest.mark.timeout(900)
 
-PATIENCE = 120
+PATIENCE = 400
 PLOT = "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()"
 
 
@@ -102,9 +102,10 @@ def test_a_call_without_a_chat_has_a_session_of_its_own(user: User, namespace: s
         answer = user.ask("POST", "/api/chat/completions", body)
         return str(answer["choices"][0]["message"]["content"])
 
+    before = {one.container for one in sessions(namespace, stopped=True)}
     assert "42" in run("x = 42; print(x)")
     assert "False" in run("print('x' in globals())")
-    until(lambda: all(one.kept for one in sessions(namespace, stopped=True)))
+    until(lambda: all(one.kept or one.container in before for one in sessions(namespace, stopped=True)))
 
 
 def test_a_user_s_own_wishes(admin: User, user: User) -> None:
@@ -122,7 +123,9 @@ def test_a_user_s_own_wishes(admin: User, user: User) -> None:
     assert "42" in chat.run("print(kept)")["content"]
 
 
-def test_an_image_that_is_not_there_yet(admin: User, user: User, tool_text: str, webui: OpenWebUI) -> None:
+def test_an_image_that_is_not_there_yet(
+    admin: User, user: User, tool_text: str, webui: OpenWebUI, namespace: str
+) -> None:
     client = connect()
     default = ensure_image(client, ImageKind.DEFAULT, progress=print)
     gate = threading.Event()
@@ -139,6 +142,7 @@ def test_an_image_that_is_not_there_yet(admin: User, user: User, tool_text: str,
                 assert requests.get(f"{webui.url}/health", timeout=10).ok
                 gate.set()
                 until(lambda: "note " in chat.run("print(open('/opt/note').read())")["content"])
+                until(lambda: all(one.kept for one in sessions(namespace)))  # what asks which packages it has
                 client.remove_image(reference, force=True)
     finally:
         gate.set()
