@@ -78,7 +78,7 @@ class Relay:
         await asyncio.wait_for(asyncio.get_running_loop().sock_sendall(self.socket, data), PATIENCE)
 
     async def frame(self) -> tuple[int, int, bytes]:
-        """The next frame from the link."""
+        """The next frame from the link; `EOFError` when it ends the stream before one is whole."""
         while True:
             if len(self.received) >= HEADER.size:
                 kind, number, length = HEADER.unpack_from(self.received)
@@ -87,7 +87,8 @@ class Relay:
                     self.received = self.received[HEADER.size + length :]
                     return kind, number, payload
             more = await read(self.socket)
-            assert more, "the link ended the stream"
+            if not more:
+                raise EOFError("the link ended the stream")
             self.received += more
 
     async def credits(self, number: int, total: int) -> None:
