@@ -8,12 +8,15 @@ Needs the extra ``notebook``.
 from __future__ import annotations
 
 import copy
+import html
 import logging
 from typing import Any, Final
 
 from nbformat import NotebookNode
 
 from .errors import NotebookError
+
+logger = logging.getLogger(__name__)
 
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
 TEMPLATE: Final = f"""
@@ -45,7 +48,11 @@ def notebook_page(notebook: NotebookNode, title: str) -> str:
     class HarmlessExporter(HTMLExporter):
         @pass_context
         def markdown2html(self, context: object, source: str) -> str:
-            return harmless_html(super().markdown2html(context, source))
+            try:
+                return harmless_html(super().markdown2html(context, source))
+            except Exception as error:  # noqa: BLE001 - of a picture that is not attached, or whatever a text can break
+                logger.info("a text is shown as it was written: %s", error)
+                return f"<pre>{html.escape(source)}</pre>"
 
     def as_it_is(text: object) -> object:
         return text  # it comes from Pygments, or was cleaned before: nbconvert would take the colours from code
@@ -66,10 +73,22 @@ def _harmless(notebook: NotebookNode) -> NotebookNode:
     for cell in shown.cells:
         cell.source = well_formed(cell.source)
         cell.metadata = NotebookNode()
-        cell.pop("attachments", None)
+        if "attachments" in cell:
+            cell.attachments = _pictures(cell.attachments)
         for output in cell.get("outputs", []):
             _make_harmless(output, harmless_data, well_formed)
     return shown
+
+
+def _pictures(attachments: object) -> NotebookNode:
+    """The pictures among what is attached to a text; they are looked at again when the text is a page's."""
+    from .harmless import PICTURES
+
+    found = NotebookNode()
+    for name, bundle in attachments.items() if isinstance(attachments, dict) else ():
+        if isinstance(bundle, dict) and (kept := {mime: bundle[mime] for mime in PICTURES if mime in bundle}):
+            found[name] = NotebookNode(kept)
+    return found
 
 
 def _make_harmless(output: NotebookNode, harmless_data: Any, well_formed: Any) -> None:
