@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import secrets
 import stat
 import struct
 import sys
@@ -20,6 +21,8 @@ from mounts import bound_below
 
 PARTIAL = ".di-partial-"  # what a transfer under way is called
 STALE = 86_400.0  # seconds after which a partial file has been left by a transfer that was killed
+DEEPEST = 100  # folders below each other, on the way to removing them
+LONGEST_PATH = 8192  # characters below the workspace; what lies deeper can't be asked for, and to walk it takes long
 STATE_DIRECTORY = ".docker-interpreter"
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 AT_SYMLINK_NOFOLLOW, STATX_BTIME = 0x100, 0x800
@@ -39,14 +42,15 @@ class Folders:
     def __init__(self, root: str) -> None:
         self.root = os.path.realpath(root)
         self.bound = bound_below(self.root)
+        self.stepped: tuple[list[str], int] | None = None
 
     def entries(self, base: list[str], *, recursive: bool, hidden: bool) -> Iterator[dict[str, Any]]:
-        """What is in a folder."""
+        """What is in a folder, down to the longest path."""
         waiting = [base]
         while waiting:
             folder = waiting.pop()
             try:
-                descriptor = self.open_folder(folder)
+                descriptor = self.step_into(folder)
             except (OSError, Refused):
                 if folder == base:
                     raise
@@ -57,6 +61,8 @@ class Folders:
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         entry = entry_at(descriptor, [*folder, name])
+                        if len(entry["path"]) > LONGEST_PATH:
+                            continue
                         yield entry
                         if recursive and entry["kind"] == "folder":
                             waiting.append([*folder, name])
@@ -72,7 +78,7 @@ class Folders:
         while waiting:
             folder = waiting.pop()
             try:
-                descriptor = self.open_folder(folder)
+                descriptor = self.step_into(folder)
             except (FileNotFoundError, Refused):
                 continue  # it was removed or replaced meanwhile
             except OSError:
@@ -87,6 +93,9 @@ class Folders:
                         if status.st_dev != device or "/".join([*folder, name]) in self.bound:
                             continue
                         if stat.S_ISDIR(status.st_mode):
+                            if sum(map(len, folder)) + len(folder) + len(name) > LONGEST_PATH:
+                                yield None
+                                continue
                             waiting.append([*folder, name])
                         elif stat.S_ISREG(status.st_mode) and status.st_ctime >= since:
                             entry = entry_at(descriptor, [*folder, name])
@@ -163,8 +172,30 @@ class Folders:
             descriptor = below
         return descriptor
 
+    def step_into(self, folder: list[str]) -> int:
+        """A descriptor of a folder, by way of the one that was stepped into before where that is just above it: else
+        a walk would take ever longer, the deeper it is."""
+        above, self.stepped = self.stepped, None
+        try:
+            if above is None or not folder or folder[:-1] != above[0]:
+                descriptor = self.open_folder(folder)
+            else:
+                descriptor = os.open(folder[-1], FOLDER, dir_fd=above[1])
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise Refused("refused", f"{shown(folder)} is no folder, or a link.") from None
+            raise
+        finally:
+            if above is not None:
+                os.close(above[1])
+        self.stepped = (folder, os.dup(descriptor))
+        return descriptor
+
     def remove_tree(self, parts: list[str]) -> None:
-        """Remove a folder with all in it, however deep that is: the innermost folders first."""
+        """Remove a folder with all in it: the innermost folders first.
+
+        However deep that is: what lies too far down is moved up on the way, since each step down takes a while.
+        """
         waiting = [parts]
         while waiting:
             folder = waiting[-1]
@@ -173,7 +204,8 @@ class Folders:
                 for name in os.listdir(descriptor):  # noqa: PTH208 - of a descriptor
                     with contextlib.suppress(FileNotFoundError):
                         if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
-                            below.append([*folder, name])
+                            deep = len(folder) - len(parts) >= DEEPEST
+                            below.append(self.moved_up(descriptor, name, parts) if deep else [*folder, name])
                         else:
                             os.unlink(name, dir_fd=descriptor)
             if below:
@@ -182,6 +214,13 @@ class Folders:
             waiting.pop()
             with self.folder(folder[:-1]) as above, contextlib.suppress(FileNotFoundError):
                 os.rmdir(folder[-1], dir_fd=above)
+
+    def moved_up(self, folder: int, name: str, parts: list[str]) -> list[str]:
+        """Where a folder is that was moved to just below another."""
+        new = PARTIAL + secrets.token_hex(8)
+        with self.folder(parts) as above:
+            os.rename(name, new, src_dir_fd=folder, dst_dir_fd=above)
+        return [*parts, new]
 
 
 def parts_of(path: object) -> list[str]:

@@ -296,6 +296,32 @@ def make_deep(root: Path) -> None:
     os.close(descriptor)
 
 
+def test_folders_without_end_below_each_other_are_listed_to_some_depth_and_removed(door: Door) -> None:
+    descriptor = os.open(door.root, os.O_RDONLY)
+    for number in range(6_000):
+        name = "first" if number == 0 else "d"
+        os.mkdir(name, dir_fd=descriptor)
+        below = os.open(name, os.O_RDONLY, dir_fd=descriptor)
+        os.close(descriptor)
+        descriptor = below
+    os.close(os.open("file", os.O_CREAT, dir_fd=descriptor))
+    os.close(descriptor)
+    (door.root / "own").touch()
+    answer = door.ask("list", path="", most=20_000, recursive=True)
+    paths = []
+    while True:
+        paths += [entry["path"] for entry in answer["entries"]]
+        if answer.get("end"):
+            break
+        answer = door.reply()
+    assert not answer["truncated"] and "own" in paths
+    assert 4000 < len(paths) < 4200 and max(map(len, paths)) <= workspace.LONGEST_PATH
+    changed = door.ask("changed", since=0, most=10)
+    assert [entry["path"] for entry in changed["entries"]] == ["own"] and changed["truncated"]
+    assert door.ask("remove", path="first", recursive=True) == {}
+    assert [path.name for path in door.root.iterdir()] == ["own"]
+
+
 def test_a_folder_deeper_than_any_path_is_listed_and_removed(door: Door) -> None:
     make_deep(door.root)
     found, answer = [], door.ask("list", path="", most=5000, recursive=True)
