@@ -22,6 +22,9 @@ RUNTIME_SIZE = 1 << 20
 BYTES_A_FILE = 4096
 OOM_SCORE = 500
 """Above that of the host's services, which the kernel ends later."""
+SHARED = {"kernel.shm_rmid_forced": "1", "kernel.msgmni": "32", "kernel.sem": "250 1000 32 32"}
+"""What programs share by System V's means outlives them, and would take from the next Python's memory: so shared
+memory ends with the last that has it, and queues and semaphores are few."""
 LOG_DRIVER = "json-file"
 LOG_OPTIONS = {"max-size": "1m", "max-file": "1"}
 
@@ -77,6 +80,7 @@ def sized(size: int) -> str:
 def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) -> dict[str, Any]:
     """Host configuration, in docker-py's words, of a container that code nobody trusts may run in."""
     own = f"uid={USER_ID},gid={USER_ID}"
+    shared = {} if "ipc_mode" in options.unsafe else SHARED
     unsafe = {name: value for name, value in options.unsafe.items() if name != "user"}
     return {
         "auto_remove": True,
@@ -86,6 +90,7 @@ def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) ->
         "network_mode": "bridge" if options.network == "full" else "none",
         **(name_resolution(options) if options.network == "full" else {}),
         "ipc_mode": "private",
+        "sysctls": shared,
         "init": False,
         "mem_limit": options.mem_limit,
         # equal to the memory limit: no swap on top of it
