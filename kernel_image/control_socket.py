@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import selectors
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from peers import is_from_outside
+
 MAX_LINE = 65536
+MAX_CLIENTS = 500  # far fewer than descriptors
 
 
 class Client:
@@ -57,8 +61,12 @@ class ControlSocket:
         return sum(client.attached and not client.observes for client in self.clients.values())
 
     def accept(self, listener: Any) -> None:
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(OSError):
             connection, _ = listener.accept()
+            # the code that runs must not have a say here: it could take the turn and never give it back
+            if len(self.clients) >= MAX_CLIENTS or (os.getpid() == 1 and not is_from_outside(connection)):
+                connection.close()
+                return
             connection.setblocking(False)
             self.clients[connection] = Client(connection)
             self.selector.register(connection, selectors.EVENT_READ, self.on_request)

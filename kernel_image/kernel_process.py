@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from processes import oom_kill_count
+from runtime_files import read_ordinary, write_anew
 
 LAST_WORDS = 4096  # bytes kept of what the kernel's process wrote to its own stdout and stderr
+MAX_RECORD = 16384  # bytes read of what the kernel notes of a cell
 MAX_ANSWER = 131072  # bytes of one answer to a command
 KERNEL = str(Path(__file__).with_name("launch_kernel.py"))
 
@@ -156,7 +158,7 @@ class KernelProcess:
         self.close_channel()
         cell_began = self.last_activity(0.0) if self.busy() else None
         with contextlib.suppress(OSError):
-            self.activity.write_bytes(b"I{}\n")
+            write_anew(self.activity, b"I{}\n")
         killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         return {
             "state": "dead",
@@ -179,14 +181,14 @@ class KernelProcess:
 
     def busy(self) -> bool:
         try:
-            return self.activity.read_bytes()[:1] == b"B"
+            return read_ordinary(self.activity, 1) == b"B"
         except OSError:
             return False
 
     def cell(self) -> dict[str, Any]:
         """The record of the cell that runs, or else of the last that ended."""
         try:
-            record = json.loads(self.activity.read_bytes()[1:16384].partition(b"\n")[0])
+            record = json.loads(read_ordinary(self.activity, MAX_RECORD)[1:].partition(b"\n")[0])
         except (OSError, ValueError, RecursionError):
             return {}
         return record if isinstance(record, dict) else {}

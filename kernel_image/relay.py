@@ -18,6 +18,11 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+# run by itself: Python then looks for nothing beside a program
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from peers import is_first, keep_to_itself  # noqa: E402
+
 PROTOCOL = 2
 HEADER = struct.Struct("!BII")
 CREDIT_PAYLOAD = struct.Struct("!I")
@@ -58,7 +63,18 @@ class Relay:
 
     def run(self) -> None:
         """Say hello, then carry bytes until the link or the supervisor is gone."""
-        self.connect()
+        in_container = os.getppid() == 0
+        if in_container:
+            keep_to_itself()
+        try:
+            self.connect()
+            found = not in_container or is_first(self.supervisor)
+        except OSError:
+            found = False
+        if not found:
+            # not written as the rest is: stdout still waits for its reader
+            os.write(1, HEADER.pack(CLOSE, 0, 0))
+            raise SystemExit(f"no supervisor answers at {self.runtime}")
         attach = {"id": 0, "op": "attach", "observe": self.observe}
         self.supervisor.sendall(json.dumps(attach).encode() + b"\n")
         os.set_blocking(0, False)

@@ -25,13 +25,16 @@ from control_socket import Client, ControlSocket
 from journal_file import JournalFile
 from kernel_process import KernelProcess
 from lifetime import Lifetime, read_record, write_record
+from peers import keep_to_itself
 from processes import descendants, memory_use
+from runtime_files import clear, write_anew
 from turns import Turns
 
 KILL_SECONDS = 3.0  # how long killing everything may take before the container is given up
 LONGEST_PAUSE = 60.0
 COMMAND_GRACE = 5.0  # beyond its own time limit, for what can't be interrupted from inside
 CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+CONTROL_SOCKET = "supervisor.sock"
 PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -83,8 +86,9 @@ class Supervisor:
         if os.getpid() != 1:
             # outside a container orphans must still come to us, or a kill would miss them
             ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        else:
+            keep_to_itself()
         self.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.write_connection_file()
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_read, False)
         os.set_blocking(wake_write, False)
@@ -93,7 +97,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: setattr(self, "stopping", True))
         self.selector.register(wake_read, selectors.EVENT_READ, self.drain_wakeups)
-        self.control.listen(self.runtime / "supervisor.sock")
+        self.control.listen(self.runtime / CONTROL_SOCKET)
         if ended := read_record(self.workspace):
             self.told_before["ended"] = ended
         self.start_kernel()
@@ -144,9 +148,10 @@ class Supervisor:
         if not self.save("idle", end):
             end({})
 
-    def write_connection_file(self) -> None:
+    def connection_info(self) -> dict[str, Any]:
+        """Jupyter's, of the kernel's sockets in here."""
         ports = {f"{channel}_port": number for number, channel in enumerate(CHANNELS, 1)}
-        info = {
+        return {
             "transport": "ipc",
             "ip": str(self.runtime / "kernel"),
             "key": self.key,
@@ -154,17 +159,13 @@ class Supervisor:
             "kernel_name": "python3",
             **ports,
         }
-        descriptor = os.open(self.kernel.connection_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(info, file)
 
     # -- the kernel -------------------------------------------------------------------------------------------
 
     def start_kernel(self) -> None:
-        for number in range(1, len(CHANNELS) + 1):
-            (self.runtime / f"kernel-{number}").unlink(missing_ok=True)
-        if not self.kernel.connection_file.exists():
-            self.write_connection_file()  # the code that ran may have removed it
+        # the code that ran may have changed what is there, or left no room
+        clear(self.runtime, keep=CONTROL_SOCKET)
+        write_anew(self.kernel.connection_file, json.dumps(self.connection_info()).encode())
         self.generation += 1
         self.kernel.start(first=self.generation == 1)
         self.announce({"state": "starting"})
@@ -172,7 +173,10 @@ class Supervisor:
     def on_ready(self) -> None:
         """The kernel's sockets are bound. The first kernel of a container gets the session's saved variables first."""
         restore = self.options.get("restore") if self.generation == 1 else None
-        if restore and self.lifetime.has_saved_variables(self.workspace):
+        saved = bool(restore) and self.lifetime.has_saved_variables(self.workspace)
+        if restore and saved and restore.get("given_up"):
+            self.told_before["restore"] = {"error": "containers ended as they restored them"}
+        if restore and saved and not restore.get("given_up"):
             self.tell(self.restored, "restore", timeout=restore["timeout"])
         else:
             self.announce({"state": "ready"})
@@ -298,10 +302,8 @@ class Supervisor:
             case "attach":
                 client.attached = True
                 client.observes = request.get("observe") is True
-                file = self.kernel.connection_file
-                info = json.loads(file.read_bytes()) if file.exists() else {}
                 waits = self.options.get("pool") is True
-                return {"connection": {**info, "key": self.key}, "kernel": self.state, "unclaimed": waits}
+                return {"connection": self.connection_info(), "kernel": self.state, "unclaimed": waits}
             case "acquire":
                 return self.turns.acquire(client, request["id"])
             case "release":

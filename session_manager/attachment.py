@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from .container import Container, Starter
-from .errors import ContainerGone, KernelStartFailed, LinkBroken, LinkError
+from .errors import ContainerGone, KernelStartFailed, LinkBroken, LinkError, SupervisorGone
 from .execution import cause
 from .kernel import Kernel
 from .link import Link
@@ -17,7 +17,9 @@ from .registry import SessionName
 
 logger = logging.getLogger(__name__)
 
-START_ATTEMPTS = 5
+START_ATTEMPTS = 8
+RESTORING_ATTEMPTS = 2
+"""Containers in a row that may end before their Python is ready; the next one leaves saved variables alone."""
 TURN_ATTEMPTS = 5
 CATCH_UP = 5.0
 """Seconds at most to get what threads of earlier cells printed while the link was down."""
@@ -58,6 +60,8 @@ class Attachment:
         """The kernel that holds what callers believe to have; None once they were told that it is lost."""
         self._asked_before: int | None = None
         """The container that was asked what there is to tell of the session before it."""
+        self._ended_early = 0
+        """Containers in a row that have ended, or whose links broke, before their Python was ready."""
         self._loss: tuple[int, str] | None = None
         """The container in which variables were lost, and the sentence that says so."""
 
@@ -142,11 +146,18 @@ class Attachment:
                     self._kernel.hold()
                 try:
                     await self.container.heal()
+                except SupervisorGone as error:
+                    logger.warning("%s; removing the container", error)
+                    await self.container.remove()
+                    await self.forget()
+                    continue
                 except ContainerGone:
                     await self.forget()
                     continue
             if not await self._wait_for_kernel():
+                self._ended_early += 1
                 continue  # the link broke meanwhile
+            self._ended_early = 0
             generation = (self._serial, link.kernel.generation)
             if self._kernel is not None and self._connected_to == generation:
                 if was_broken:
@@ -225,7 +236,14 @@ class Attachment:
             self._container = None
 
     async def _open(self) -> None:
-        container = await self._starter.open(self._name, kept=self._kept, on_change=self._on_change)
+        restore = self._ended_early < RESTORING_ATTEMPTS
+        try:
+            container = await self._starter.open(
+                self._name, kept=self._kept, on_change=self._on_change, restore=restore
+            )
+        except KernelStartFailed:
+            self._ended_early += 1
+            raise
         self._container = container
         self._serial += 1
 

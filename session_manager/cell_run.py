@@ -17,7 +17,7 @@ from enum import Enum, auto
 from . import execution
 from .changed_files import from_reply
 from .container import Container
-from .errors import ContainerGone, SandboxError
+from .errors import ContainerGone, SandboxError, SupervisorGone
 from .execution import Ending, Execution
 from .frames import KernelState
 from .kernel import Kernel, OnOutput
@@ -41,7 +41,10 @@ DRAIN = 0.5
 QUIET = 0.05
 RESTART_TIMEOUT = 10.0
 MOST_HEALS = 20
-"""A link that breaks more often than this during one cell is being broken on purpose."""
+"""A link that breaks more often than this in a row is being broken on purpose."""
+LASTING = 60.0
+"""Seconds after which a link that breaks begins a new row: on a bad line it may, in a cell of a day."""
+BROKEN_ON_PURPOSE = "The code in the session kept the manager out of its container, which was removed for it."
 
 
 class _End(Enum):
@@ -74,7 +77,10 @@ class CellRun:
         self._incomplete = False
         self._looks_at_once = False
         self._engine_error = ""
+        self._removed_for: str | None = None
         self._heals = 0
+        self._breaks = 0
+        self._healed_at = 0.0
         self._next_look = 0.0
         self._missing_looks = 0
         self._unknown_looks = 0
@@ -169,7 +175,7 @@ class CellRun:
             case _End.CONTAINER_GONE:
                 self.container_lost = True
                 self._incomplete = True
-                return execution.container_gone()
+                return execution.container_gone(self._removed_for)
             case _End.ENGINE_GONE:
                 self.container_lost = True
                 self._incomplete = True
@@ -222,19 +228,22 @@ class CellRun:
         """The link broke: attach again, and get what was published meanwhile. The kernel's sockets reconnect by
         themselves, with the same identity."""
         self._heals += 1
-        if self._heals > MOST_HEALS:
-            self._engine_error = "The link into the container breaks again and again."
-            return _End.ENGINE_GONE
+        self._breaks = self._breaks + 1 if time.monotonic() - self._healed_at < LASTING else 1
+        if self._breaks > MOST_HEALS:
+            return await self._remove_for_good("its link broke again and again")
         logger.info("the link of %s broke (%s); attaching again", self._container.spec.name, self._link.broken)
         self._kernel.hold()
         try:
             await self._container.heal()
         except ContainerGone:
             return _End.CONTAINER_GONE
+        except SupervisorGone as error:
+            return await self._remove_for_good(error)
         except SandboxError as error:
             self._engine_error = str(error)
             return _End.ENGINE_GONE
-        self._next_look = time.monotonic() + LOOK_FOR_REPLY
+        self._healed_at = time.monotonic()
+        self._next_look = self._healed_at + LOOK_FOR_REPLY
         if self._kernel_is_gone():
             self._incomplete = True
             self._kernel.release()
@@ -245,6 +254,17 @@ class CellRun:
                 logger.warning("%s; output of this cell may be missing", error)
                 self._incomplete = True
         return None
+
+    async def _remove_for_good(self, why: object) -> _End:
+        """Nobody could stop the cell any more, whatever its time limit is."""
+        logger.warning("removing %s: %s", self._container.spec.name, why)
+        self._removed_for = BROKEN_ON_PURPOSE
+        try:
+            await self._container.remove()
+        except SandboxError as error:
+            self._engine_error = str(error)
+            return _End.ENGINE_GONE
+        return _End.CONTAINER_GONE
 
     async def _look_for_reply(self) -> None:
         """Ask the supervisor how the last cell ended, in case the message that said so went with a connection."""

@@ -18,6 +18,7 @@ from .errors import (
     LinkError,
     NameTaken,
     SandboxError,
+    SupervisorGone,
     TooManySessions,
 )
 from .link import Link
@@ -33,6 +34,11 @@ STARTING_SECONDS = 10.0
 """How long another program may take between creating a container and starting it; then it was killed in between."""
 ENDING_SECONDS = 5.0
 """How long a container that is told to end may look as if it ran."""
+USELESS_SECONDS = 15.0
+"""How long each stream into a container that runs may end as it begins. It is the code's doing, for it can end relays,
+or leaves no room for them."""
+USELESS_STREAMS = 5
+"""At least so many of them: one that is silent is no such stream."""
 PAUSE = 0.05
 """Seconds between attempts to get a container that another program starts or ends."""
 ADMISSIONS = 5
@@ -57,15 +63,20 @@ class Starter:
         self.admission = admission
         self._image = image
 
-    async def open(self, name: SessionName, *, kept: bool, on_change: Callable[[], None]) -> Container:
+    async def open(
+        self, name: SessionName, *, kept: bool, on_change: Callable[[], None], restore: bool = True
+    ) -> Container:
         """The session's container, found, claimed from the pool, or made; with a link into it.
+
+        One that is made puts saved variables back, unless ``restore`` is False.
 
         :raises TooManySessions: there is no room for one more.
         :raises SandboxError: as :meth:`Container.open`.
         """
         for _ in range(ADMISSIONS):
+            image = await self._image()
             container = Container(
-                self.engine, self.thread, name, self.settings, await self._image(), kept=kept, on_change=on_change
+                self.engine, self.thread, name, self.settings, image, kept=kept, on_change=on_change, restore=restore
             )
             try:
                 await container.open(self)
@@ -95,6 +106,7 @@ class Container:
         *,
         kept: bool,
         on_change: Callable[[], None],
+        restore: bool = True,
     ) -> None:
         self._engine = engine
         self._name = name
@@ -107,7 +119,7 @@ class Container:
             image=image,
             labels=name.labels(settings, kept=kept),
             volume=name.volume,
-            supervision=supervision(settings, image, kept=kept),
+            supervision=supervision(settings, image, kept=kept, restore=restore),
             options=settings.container,
             beside=labels_beside(name.namespace),
         )
@@ -178,10 +190,16 @@ class Container:
             logger.warning("removing %s: it was created and never started", self.spec.name)
         elif found.state != "ended":
             # it starts just now, or another program has told it to end
-            if isinstance(error, LinkBroken) and found.state == "running" and seconds > ENDING_SECONDS:
-                raise KernelStartFailed(f"No session answers in the container {self.spec.name}: {error}") from error
-            await asyncio.sleep(PAUSE)
-            return True
+            broken = isinstance(error, LinkBroken) and found.state == "running" and seconds > ENDING_SECONDS
+            if broken and not isinstance(error, SupervisorGone):
+                raise KernelStartFailed(
+                    f"No session answers in the container {self.spec.name}: {error}",
+                    "Stop the session, which keeps its files, and the next cell gets a new container.",
+                ) from error
+            if not broken:
+                await asyncio.sleep(PAUSE)
+                return True
+            logger.warning("removing %s, which its code has made useless: %s", self.spec.name, error)
         await self._engine.remove(found.id)
         return False
 
@@ -232,12 +250,14 @@ class Container:
         """Attach again after the link broke, for as long as the engine needs to come back (``start_timeout``).
 
         :raises ContainerGone: the container is gone, and what was in memory with it; there may be another of its name.
+        :raises SupervisorGone: it runs, but never again for us.
         :raises EngineError, LinkError: it could not be reached in that time.
         """
         if self._replaced:
             raise ContainerGone(f"The container {self.spec.name} is another by now.")
         key = self.link.key
-        deadline = time.monotonic() + self._start_timeout
+        begin = time.monotonic()
+        ended = 0
         pause = 0.02
         while True:
             try:
@@ -249,9 +269,13 @@ class Container:
                 raise ContainerGone(f"The container {self.spec.name} is another by now.")
             except ContainerGone:
                 raise
-            except (EngineError, LinkError):
-                if time.monotonic() > deadline:
+            except (EngineError, LinkError) as error:
+                seconds = time.monotonic() - begin
+                ended = ended + 1 if isinstance(error, LinkBroken) else 0
+                if seconds > self._start_timeout or (isinstance(error, SupervisorGone) and seconds > ENDING_SECONDS):
                     raise
+                if ended >= USELESS_STREAMS and seconds > USELESS_SECONDS:
+                    raise SupervisorGone(f"Streams into the container end as they begin: {error}") from error
                 await asyncio.sleep(pause)
                 pause = min(1.0, pause * 2)
 

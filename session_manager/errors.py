@@ -14,6 +14,7 @@
     │   └── VolumeInUse          a volume can't be removed, since a container has it
     ├── LinkError                the stream into a container
     │   ├── LinkBroken           it ended
+    │   │   └── SupervisorGone   nothing of ours is at its other end any more
     │   └── FrameError           what came out is not the link's protocol
     ├── KernelStartFailed        a container runs, but no kernel answers in it
     ├── TooManySessions          as many run as the settings allow, and none can make room
@@ -90,6 +91,10 @@ class LinkError(SandboxError):
 
 class LinkBroken(LinkError):
     """The stream into the container ended."""
+
+
+class SupervisorGone(LinkBroken):
+    """The container runs, but its supervisor can't be reached any more: the code in it has seen to that."""
 
 
 class FrameError(LinkError):

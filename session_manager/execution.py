@@ -111,11 +111,10 @@ def died(state: KernelState | None, memory_limit: int | None) -> Ending:
     return Ending("died", f"Python ended while the cell ran ({cause(state)}). {LOST}", False)
 
 
-def container_gone() -> Ending:
+def container_gone(reason: str | None = None) -> Ending:
     """The container ended or was removed while the cell ran."""
-    return Ending(
-        "container_removed", f"The session's container was stopped or removed while the cell ran. {LOST}", False
-    )
+    said = reason or "The session's container was stopped or removed while the cell ran."
+    return Ending("container_removed", f"{said} {LOST}", False)
 
 
 def engine_gone(reason: str) -> Ending:

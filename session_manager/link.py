@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .engine.base import ExecStream
-from .errors import FrameError, LinkBroken, LinkError, SandboxError
+from .errors import FrameError, LinkBroken, LinkError, SandboxError, SupervisorGone
 from .frames import (
     CHANNELS,
     CLOSE,
@@ -333,6 +333,8 @@ class Link:
             self._break(LinkBroken(f"The stream into the container broke ({error})."))
 
     def _on_frame(self, kind: int, number: int, payload: bytes) -> None:
+        if not self._listening and kind == CLOSE:
+            raise SupervisorGone("The container's supervisor is gone, or something else is in its place.")
         if not self._listening and kind != HELLO:
             raise FrameError("The container's first frame is no hello.")
         if kind in (DATA, CLOSE, CREDIT):

@@ -21,7 +21,10 @@ PATIENCE = 30.0
 SHORT = 0.3
 """The turn's time limit here, in seconds."""
 
-MODULES = ("supervisor", "control_socket", "journal_file", "kernel_process", "lifetime", "turns", "processes")
+MODULES = ("supervisor", "control_socket", "journal_file", "kernel_process", "lifetime", "peers", "processes") + (
+    "runtime_files",
+    "turns",
+)
 """What the supervisor is made of."""
 
 STAND_IN = """

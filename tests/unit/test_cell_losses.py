@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import pytest
 
 from session_manager import cell_run
-from session_manager.errors import ContainerGone, EngineUnavailable, LinkBroken
+from session_manager.errors import ContainerGone, EngineUnavailable, LinkBroken, SupervisorGone
 from session_manager.frames import KernelState
 from session_manager.outputs import Error, Stream
 
@@ -233,12 +233,37 @@ async def test_what_is_not_kept_any_more_is_missing(bench: Bench) -> None:
     assert (result.outputs, result.output_incomplete) == ((Stream("stdout", "begunkept"),), True)
 
 
-async def test_a_link_that_is_broken_again_and_again_is_given_up(bench: Bench) -> None:
+async def test_a_link_that_is_broken_again_and_again_costs_the_container(bench: Bench) -> None:
     bench.fake.cell = begun
     running = await bench.running()
     while not running.done():
         bench.change(broken=LinkBroken("The stream broke."))
         await asyncio.sleep(0.001)
     result = await running
-    assert (result.status, result.variables_kept) == ("engine_unreachable", None)
+    assert (result.status, result.variables_kept) == ("container_removed", False)
+    assert result.message is not None and result.message.startswith("The code in the session kept the manager out")
     assert bench.container.heals == cell_run.MOST_HEALS
+    assert bench.fake.steps[-1] == "remove" and bench.runs[-1].container_lost
+
+
+async def test_a_link_that_is_broken_now_and_then_is_not_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cell_run, "LASTING", 0.0)
+    bench.fake.cell = begun
+    running = await bench.running()
+    while bench.container.heals <= cell_run.MOST_HEALS:
+        bench.change(broken=LinkBroken("The stream broke."))
+        await asyncio.sleep(0.001)
+    bench.fake.call(bench.fake.end)
+    assert (await running).status == "ok"
+
+
+async def test_a_supervisor_that_is_gone_for_good_costs_the_container(bench: Bench) -> None:
+    bench.fake.cell = begun
+    bench.container.cannot_heal = SupervisorGone("Something else is in its place.")
+    running = await bench.running()
+    bench.change(broken=LinkBroken("The stream broke."))
+    result = await running
+    assert (result.status, result.variables_kept) == ("container_removed", False)
+    assert bench.fake.steps[-1] == "remove" and bench.runs[-1].container_lost

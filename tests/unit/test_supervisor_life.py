@@ -38,19 +38,48 @@ def test_the_kernel_leads_a_group_of_its_own(start: Start) -> None:
 def test_a_connection_file_that_was_changed_or_removed_costs_no_key(start: Start) -> None:
     supervised = start()
     client = supervised.attached()
-    key = client.request("attach")["connection"]["key"]
+    connection = client.request("attach")["connection"]
     file = supervised.runtime / "kernel.json"
-    file.write_text('{"key": "another"}')
-    assert client.request("attach")["connection"]["key"] == key
-    for content in ("[]", "", "3"):
+    for content in ('{"key": "another"}', "[]", "", "3"):
         file.write_text(content)
-        client.ask("attach")
-        client.answer(None)
+        assert client.request("attach")["connection"] == connection
     file.unlink()
-    assert client.request("attach")["connection"] == {"key": key}
+    assert client.request("attach")["connection"] == connection
     client.request("restart")
     client.event(state="ready", generation=2)
+    assert json.loads(file.read_text()) == connection
+
+
+PLACED = {
+    "a pipe": "os.mkfifo(path)",
+    "a folder": "os.makedirs(os.path.join(path, 'deep'))",
+    "a device without end": "os.symlink('/dev/zero', path)",
+    "a link to nowhere": "os.symlink('nowhere/at/all', path)",
+    "a socket": "socket.socket(socket.AF_UNIX).bind(path)",
+}
+
+
+@pytest.mark.parametrize("name", ["activity", "kernel.json", "kernel-1"])
+@pytest.mark.parametrize("how", PLACED.values(), ids=PLACED)
+def test_whatever_the_code_puts_in_the_place_of_its_files_is_survived(start: Start, name: str, how: str) -> None:
+    code = f"""
+path = os.path.join(os.path.dirname(connection_file), {name!r})
+ready()
+if not Path("placed").exists():
+    if os.path.lexists(path): os.remove(path)
+    {how}
+    Path("placed").touch()
+while True: time.sleep(60)
+"""
+    supervised = start(code)
+    client = supervised.attached()
+    wait_until(lambda: (supervised.workspace / "placed").exists())
+    status = client.request("status")
+    assert (status["busy"], status["running"], status["last_cell"]) == (False, None, {})
     assert client.request("attach")["connection"]["ip"] == str(supervised.runtime / "kernel")
+    client.request("restart")
+    client.event(state="ready", generation=2)
+    assert json.loads((supervised.runtime / "kernel.json").read_text())["key"]
 
 
 def test_how_a_kernel_ended_by_itself(start: Start) -> None:
