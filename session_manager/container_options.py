@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -20,7 +20,7 @@ from .network_options import (
 )
 from .settings_section import Section, parse_size, size, text
 from .settings_sources import Sources, parse_yaml
-from .unsafe_options import take_unsafe, warn_of_unsafe
+from .unsafe_options import UnsafeOptions, check_unsafe, take_unsafe, warn_of_unsafe
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class ContainerOptions(Section):
     """GPUs: ``[{driver: nvidia, count: -1}]`` is all of them."""
     allow_unsafe_options: bool = False
     """Lets options through that take the sandbox away, such as ``privileged``."""
-    unsafe: dict[str, Any] = Field(default_factory=dict)
+    unsafe: UnsafeOptions = Field(default_factory=UnsafeOptions)
     """Those options, from beside this one."""
 
     @model_validator(mode="before")
@@ -134,7 +134,8 @@ class ContainerOptions(Section):
         return take_unsafe(values)
 
     @model_validator(mode="after")
-    def _warn_of_unsafe(self) -> Self:
+    def _check_unsafe(self) -> Self:
+        check_unsafe(self.unsafe)
         warn_of_unsafe(self.unsafe)
         return self
 

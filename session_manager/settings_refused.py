@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from .unsafe_options import ALLOW, UNSAFE
+ALLOW = "allow_unsafe_options"
+UNSAFE = frozenset(
+    ("binds", "cap_add", "cgroup_parent", "device_cgroup_rules", "devices", "group_add", "ipc_mode", "pid_mode")
+    + ("privileged", "security_opt", "sysctls", "user", "userns_mode", "uts_mode", "volumes_from")
+)
+"""Those that an administrator can have in spite of the reason, where :data:`ALLOW` says so."""
 
 _REASONS: dict[str, tuple[str, ...]] = {
     "`image` is a setting of its own, beside `container`": ("image",),
@@ -14,8 +19,34 @@ _REASONS: dict[str, tuple[str, ...]] = {
         "cpu_rt_period",
         "cpu_rt_runtime",
         "cpu_shares",
+        "cpuset_cpus",
+        "cpuset_mems",
     ),
-    "the container runs the session's own supervisor": ("command", "entrypoint", "init", "init_path"),
+    "mem_limit sets the memory limit": ("kernel_memory", "mem_reservation"),
+    "the engine's own defaults decide on the speed of its disks": (
+        "blkio_weight",
+        "blkio_weight_device",
+        "device_read_bps",
+        "device_read_iops",
+        "device_write_bps",
+        "device_write_iops",
+    ),
+    "the container runs the session's own supervisor": (
+        "command",
+        "entrypoint",
+        "healthcheck",
+        "init",
+        "init_path",
+        "stop_signal",
+        "stop_timeout",
+    ),
+    "it names what docker-py is made of, or another kind of engine": (
+        "host_config",
+        "isolation",
+        "lxc_conf",
+        "platform",
+        "version",
+    ),
     "containers are named after their session's key": ("name",),
     "labels are how sessions are found again": ("labels",),
     "it is how the session's stream is opened": (
@@ -66,6 +97,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
         "mac_address",
         "network_mode",
         "networking_config",
+        "port_bindings",
         "ports",
         "publish_all_ports",
         "use_config_proxy",

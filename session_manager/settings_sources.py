@@ -20,6 +20,7 @@ KEY_VARIABLE = "DOCKER_INTERPRETER_API_KEY"
 """The key of a model's endpoint, which is no setting: it would be shown where settings are."""
 _MAX_YAML_BYTES = 65_536
 _MAX_YAML_DEPTH = 8
+_MAX_NUMBER_BITS = 256
 _MAX_PROBLEMS = 5
 
 Keys = tuple[str | int, ...]
@@ -47,6 +48,16 @@ class _BoundedLoader(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Python reads hexadecimal numbers of any length, and refuses to show them."""
+        number: int = super().construct_yaml_int(node)
+        if number.bit_length() > _MAX_NUMBER_BITS:
+            raise _not_ours("a number of so many digits is not allowed here", node)
+        return number
+
+
+_BoundedLoader.add_constructor("tag:yaml.org,2002:int", _BoundedLoader.construct_yaml_int)
 
 
 def _not_ours(problem: str, place: Any) -> _NotOurYaml:
@@ -201,7 +212,8 @@ def explain(error: ValidationError, model: type[BaseModel], section: Keys, sourc
     """Pydantic's findings as sentences: which setting, what is wrong with it, where it is."""
     sentences: list[str] = []
     for problem in error.errors(include_url=False):
-        inner: Keys = problem["loc"]
+        # what is unsafe stands beside the others, and is validated apart from them
+        inner: Keys = tuple(key for key in problem["loc"] if key != "unsafe" or problem["loc"][-1] == key)
         keys = section + inner
         if problem["type"] == "extra_forbidden":
             sentence = _unknown(model, inner, keys)
@@ -249,6 +261,8 @@ def _in_sections(model: type[BaseModel], name: str) -> list[str]:
 
 def _value_shown(value: object, keys: Keys) -> str:
     """The value, where it is short and can hold no secret."""
+    if isinstance(value, int) and value.bit_length() > _MAX_NUMBER_BITS:
+        return ""  # Python itself refuses to write longer ones
     if not isinstance(value, str | int | float) or len(repr(value)) > 60:
         return ""
     return "" if {"environment", "docker_host"}.intersection(keys) else f" is {value!r}, but"

@@ -8,9 +8,9 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from ..engine import docker_engine
 from ..engine.docker_host import resolve_docker_host
@@ -22,7 +22,7 @@ from ..registry import read_registry
 from ..session import Session
 from ..settings import Saving, Settings
 from .cells import open_manager, without_pool
-from .doctor_warnings import address_warnings, engine_warnings, program_warnings
+from .doctor_warnings import address_warnings, engine_warnings, isolation_warnings, program_warnings
 from .exits import FAILED
 from .progress import Progress
 
@@ -222,14 +222,18 @@ def expect(run: Execution, beginning: str) -> str:
 async def warnings_of(settings: Settings) -> list[str]:
     """What there is to warn of, where the engine answers."""
     engine = docker_engine(settings)
+    info: Mapping[str, Any] = {}
     try:
         version = await engine.call(lambda api: api.version())
+        with contextlib.suppress(EngineError):  # a proxy before the engine's socket may not let the question through
+            info = await engine.call(lambda api: api.info())
     except EngineError:
         return []  # which a check has said
     finally:
         await engine.close()
+    of_engine = [*engine_warnings(version, info), *isolation_warnings(info)]
     address = resolve_docker_host(settings.docker_host)
-    return [*engine_warnings(version), *address_warnings(address), *program_warnings(os.geteuid())]
+    return [*of_engine, *address_warnings(address), *program_warnings(os.geteuid())]
 
 
 async def diagnose(settings: Settings, *, as_json: bool) -> int:

@@ -37,9 +37,9 @@ async def look(manager: SessionManager, settings: Settings) -> Sequence[Promise]
         if run.status != "ok":
             raise SandboxError(f"What a session sees of itself can't be learnt: {run.text.strip()[-300:]}")
         name = session.container_name
-        return list(
-            audit(await engine.call(lambda api: api.inspect_container(name)), json.loads(said), settings.container)
-        )
+        container = await engine.call(lambda api: api.inspect_container(name))
+        image = await engine.call(lambda api: api.inspect_image(container["Image"]))
+        return list(audit(container, json.loads(said), settings.container, image["Config"]["Env"] or ()))
     finally:
         await session.stop(purge=True)
         await engine.close()

@@ -21,6 +21,8 @@ class Hole:
     name: str
     lets: str
     mended: tuple[Version, ...]
+    plugins: bool = False
+    """Whether it concerns only engines that ask plugins who may do what."""
 
     def is_in(self, version: Version) -> bool:
         """Whether a version of the component has it."""
@@ -32,7 +34,21 @@ HOLES: Final = (
     Hole("runc", "CVE-2024-21626", "a container reach the host's files through a leaked descriptor", ((1, 1, 12),)),
     Hole("runc", "CVE-2025-31133", "a container write to the host's /proc in a race", ((1, 2, 8), (1, 3, 3))),
     Hole("containerd", "CVE-2022-23648", "an image read files of the host", ((1, 4, 13), (1, 5, 10), (1, 6, 1))),
+    Hole(
+        "Engine",
+        "CVE-2024-41110",
+        "a program command the engine past its authorization plugins",
+        ((23, 0, 15), (25, 0, 6), (26, 1, 5), (27, 1, 1)),
+        plugins=True,
+    ),
 )
+LIMITS: Final = (
+    ("MemoryLimit", "memory"),
+    ("SwapLimit", "swap"),
+    ("PidsLimit", "the number of processes"),
+    ("CpuCfsQuota", "processor time"),
+)
+"""What an engine says of the limits that it can set, and what they are of."""
 
 
 def version_of(text: str) -> Version:
@@ -41,17 +57,35 @@ def version_of(text: str) -> Version:
     return tuple(int(part or 0) for part in found.groups()) if found else ()
 
 
-def engine_warnings(version: Mapping[str, Any]) -> Iterator[str]:
-    """Of an engine that says so of its version, in the words of its API."""
+def engine_warnings(version: Mapping[str, Any], info: Mapping[str, Any]) -> Iterator[str]:
+    """Of an engine that says so of its version and of itself, in the words of its API."""
+    asks_plugins = bool((info.get("Plugins") or {}).get("Authorization"))
     components = {str(one.get("Name")): str(one.get("Version")) for one in version.get("Components") or ()}
     for hole in HOLES:
         text = components.get(hole.component, "")
-        if (number := version_of(text)) and hole.is_in(number):
+        concerned = asks_plugins or not hole.plugins
+        if concerned and (number := version_of(text)) and hole.is_in(number):
             mended = " or ".join(".".join(map(str, fix)) for fix in hole.mended)
             yield (
                 f"{hole.component} {text} is older than {mended}, which mended {hole.name}: it may let {hole.lets}. "
                 "Update the engine, unless your distribution has mended its version."
             )
+
+
+def isolation_warnings(info: Mapping[str, Any]) -> Iterator[str]:
+    """Of an engine that says that it lacks what keeps containers in, in the words of its API."""
+    for name, what in LIMITS:
+        if info.get(name) is False:
+            yield (
+                f"The engine can't limit {what}: sessions may take as much as there is. Its kernel, or the user "
+                "that it runs as, lacks a cgroup for it: `docker info` shows which."
+            )
+    options = info.get("SecurityOptions")
+    if options is not None and not any("seccomp" in one and "unconfined" not in one for one in map(str, options)):
+        yield (
+            "The engine runs without its seccomp profile: code in sessions may make system calls that no program "
+            "needs, and that holes in the kernel are reached by."
+        )
 
 
 def address_warnings(url: str) -> Iterator[str]:

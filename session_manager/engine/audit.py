@@ -6,7 +6,7 @@ The engine's word counts for what it was told, and a cell's for what came of tha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from .hardening import (
     LOG_OPTIONS,
     OOM_SCORE,
     RUNTIME_SIZE,
+    SHARED_MEMORY,
     USER,
     USER_ID,
     environment,
@@ -35,6 +36,19 @@ status = {name: value.strip() for name, _, value in pairs}
 places = {line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()}
 places |= {entry.path for entry in os.scandir("/") if entry.is_dir(follow_symlinks=False)}
 sockets = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd", "/run/podman")
+
+def number(path):
+    try:
+        word = Path("/sys/fs/cgroup", path).read_text().split()[0]
+    except (OSError, IndexError):
+        return None
+    return int(word) if word.lstrip("-").isdigit() else -1
+
+CGROUP = {
+    "memory": ("memory.max", "memory/memory.limit_in_bytes"),
+    "processes": ("pids.max", "pids/pids.max"),
+}
+DISKS = ("/tmp", "/dev/shm", os.path.expanduser("~"))
 print(json.dumps({
     "ids": [*os.getresuid(), *os.getresgid(), *os.getgroups()],
     "status": {name: status.get(name) for name in ("CapEff", "CapPrm", "CapBnd", "NoNewPrivs", "Seccomp")},
@@ -45,10 +59,23 @@ print(json.dumps({
     "first": Path("/proc/1/cmdline").read_bytes().decode().split("\0")[:3],
     "oom_score_adj": int(Path("/proc/self/oom_score_adj").read_text()),
     "sockets": [path for path in sockets if os.path.exists(path)],
+    "cgroup": {name: next((found for found in map(number, places) if found is not None), None)
+               for name, places in CGROUP.items()},
+    "disks": {place: [stat.f_blocks * stat.f_frsize, stat.f_files] for place in DISKS for stat in [os.statvfs(place)]},
+    "key": get_ipython().kernel.session.key.decode(),
 }))
 """
 """A cell that says what there is to see from inside, as JSON."""
 MOST_SHOWN: Final = 160
+PAGE: Final = 65_536
+"""The largest of the machines that containers run on: what is counted in pages is rounded to them."""
+REQUEST_WORDS: Final[Sequence[tuple[str, str, object]]] = (
+    ("driver", "Driver", ""),
+    ("count", "Count", 0),
+    ("device_ids", "DeviceIDs", []),
+    ("capabilities", "Capabilities", []),
+)
+"""The option's words, the engine's, and what both mean where nothing is said."""
 IMAGE_VARIABLES: Final = frozenset(("PATH", "LANG", "GPG_KEY"))
 """Which images set themselves, beside those that begin with PYTHON."""
 
@@ -63,10 +90,13 @@ class Promise:
     kept: bool
 
 
-def audit(container: Mapping[str, Any], inside: Mapping[str, Any], options: ContainerOptions) -> Iterator[Promise]:
+def audit(
+    container: Mapping[str, Any], inside: Mapping[str, Any], options: ContainerOptions, baked: Collection[str] = ()
+) -> Iterator[Promise]:
     """Every promise, and whether it is kept.
 
-    ``container``: as the engine inspects it; ``inside``: what the cell :data:`ASK` said; ``options``: what was wanted.
+    ``container``: as the engine inspects it; ``inside``: what the cell :data:`ASK` said; ``options``: what was wanted;
+    ``baked``: the environment of its image, ``NAME=value``.
     """
     host, config, status = container["HostConfig"], container["Config"], inside["status"]
     security = host["SecurityOpt"] or []
@@ -117,12 +147,16 @@ def audit(container: Mapping[str, Any], inside: Mapping[str, Any], options: Cont
         shared,
         shared["IpcMode"] == "private" and not any(shared[name] for name in ("PidMode", "UTSMode", "UsernsMode")),
     )
-    yield from _files(container, inside, options, promise)
+    yield from _files(container, inside, options, baked, promise)
     yield from _limits(container, inside, options, promise)
 
 
 def _files(
-    container: Mapping[str, Any], inside: Mapping[str, Any], options: ContainerOptions, promise: Any
+    container: Mapping[str, Any],
+    inside: Mapping[str, Any],
+    options: ContainerOptions,
+    baked: Collection[str],
+    promise: Any,
 ) -> Iterator[Promise]:
     host = container["HostConfig"]
     bound = {(folder.target, folder.source): folder for folder in map(BoundFolder.parse, options.volumes)}
@@ -146,19 +180,32 @@ def _files(
                 for mount in mounts if mount["Type"] == "bind" and (mount["Destination"], mount["Source"]) in bound)
         and volumes == [options.working_dir]
         and not inside["sockets"]
-        and not (host["VolumesFrom"] or host["Devices"] or host["DeviceRequests"]),
+        and not (host["VolumesFrom"] or host["Devices"]),
     )  # fmt: skip
+    wanted = [request.model_dump(mode="json") for request in options.device_requests]
+    requests = [
+        {name: one[word] or default for name, word, default in REQUEST_WORDS} for one in host["DeviceRequests"] or ()
+    ]
+    yield promise(
+        "devices",
+        "none" if not wanted else "those that the administrator asked for",
+        requests,
+        requests == [{name: one[name] or default for name, _, default in REQUEST_WORDS} for one in wanted],
+    )
     disks = {"/tmp": options.tmp_size, HOME: options.home_size, RUNTIME_DIRECTORY: RUNTIME_SIZE}  # noqa: S108 - inside
+    disks[SHARED_MEMORY] = options.shm_size
+    sizes = {place: inside["disks"][place] for place in disks.keys() & inside["disks"].keys()}
     told = {place: set(mount.split(",")) for place, mount in (host["Tmpfs"] or {}).items()}
     yield promise(
         "memory disks",
         "sized, without setuid programs and devices",
-        host["Tmpfs"],
+        {"told": host["Tmpfs"], "bytes and files": sizes},
         told.keys() == disks.keys()
         and all({"nosuid", "nodev", *sized(size).split(",")} <= told[place] for place, size in disks.items())
+        and all(0 < size <= disks[place] + PAGE and files > 0 for place, (size, files) in sizes.items())
         and host["ShmSize"] == options.shm_size,
     )
-    names = [variable.partition("=")[0] for variable in container["Config"]["Env"] or ()]
+    names = [variable.partition("=")[0] for variable in container["Config"]["Env"] or () if variable not in baked]
     strange = [name for name in names if name not in environment(options) and name not in IMAGE_VARIABLES]
     strange = [name for name in strange if not name.startswith("PYTHON")]
     yield promise(
@@ -166,6 +213,14 @@ def _files(
         "nothing of the host's",
         names if not strange else {"not ours": strange},
         not strange,
+    )
+    labels = sorted(container["Config"]["Labels"] or ())
+    told_key = inside["key"] in json.dumps(container)
+    yield promise(
+        "secrets",
+        "none in its environment, labels or inspection",
+        "the kernel's key" if told_key else {"labels": labels},
+        not told_key and len(inside["key"]) >= 32,
     )
     log = host["LogConfig"]
     yield promise(
@@ -180,14 +235,20 @@ def _limits(
     container: Mapping[str, Any], inside: Mapping[str, Any], options: ContainerOptions, promise: Any
 ) -> Iterator[Promise]:
     host = container["HostConfig"]
+    counted = inside["cgroup"]
     yield promise(
         "memory",
         f"{options.mem_limit} bytes, and no swap",
-        {"memory": host["Memory"], "with swap": host["MemorySwap"]},
-        host["Memory"] == host["MemorySwap"] == options.mem_limit and not host["OomKillDisable"],
+        {"memory": host["Memory"], "with swap": host["MemorySwap"], "inside": counted["memory"]},
+        host["Memory"] == host["MemorySwap"] == options.mem_limit
+        and not host["OomKillDisable"]
+        and (counted["memory"] is None or -PAGE < counted["memory"] - options.mem_limit <= 0),
     )
     yield promise(
-        "processes", f"at most {options.pids_limit}", host["PidsLimit"], host["PidsLimit"] == options.pids_limit
+        "processes",
+        f"at most {options.pids_limit}",
+        {"told": host["PidsLimit"], "inside": counted["processes"]},
+        host["PidsLimit"] == options.pids_limit and counted["processes"] in (None, options.pids_limit),
     )
     yield promise(
         "processor",

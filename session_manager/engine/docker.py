@@ -24,9 +24,10 @@ from ..images import SESSION_IMAGES, ImageKind, ensure_image
 from ..images.base import ensure_given_image
 from . import docker_proxy, docker_volumes
 from .base import RUNTIME_DIRECTORY, ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
+from .docker_binds import bind_mounts
 from .docker_host import connect, resolve_docker_host, unavailable
 from .docker_stream import DockerExecStream
-from .hardening import USER, bind_mounts, environment, hardened
+from .hardening import environment, hardened, user_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class DockerEngine:
         listed = options.network == "allowlist"
         proxy = ensure_image(api, ImageKind.PROXY, progress=logger.info) if listed else ""
         labels = {**spec.labels, **(docker_proxy.LABELS if listed else {})}
+        binds = bind_mounts(api, self._address, options)
         # The daemon makes the volume after it has given the name away: whoever is told that the name is taken has
         # made nothing.
         workspace = docker.types.Mount(options.working_dir, spec.volume, type="volume", labels=dict(spec.labels))
@@ -109,14 +111,14 @@ class DockerEngine:
                 name=spec.name,
                 entrypoint=[PYTHON, "-Es", SUPERVISOR],
                 command=[RUNTIME_DIRECTORY, options.working_dir, json.dumps(spec.supervision)],
-                user=str(options.unsafe.get("user", USER)),
+                user=user_of(options),
                 working_dir="/",
                 hostname=options.hostname,
                 environment=environment(options),
                 labels=labels,
                 stdin_open=False,
                 network_disabled=options.network != "full",
-                host_config=api.create_host_config(**hardened(options, [workspace, *bind_mounts(options)])),
+                host_config=api.create_host_config(**hardened(options, [workspace, *binds])),
             )
         except ImageNotFound as error:
             raise image_missing(spec.image) from error
@@ -191,7 +193,6 @@ class DockerEngine:
                 stdin=True,
                 stdout=True,
                 stderr=True,
-                user=USER,
                 workdir="/",
             )
             return DockerExecStream(api.exec_start(execution["Id"], socket=True))

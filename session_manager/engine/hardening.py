@@ -7,7 +7,6 @@ from typing import Any
 
 import docker
 
-from ..bound_folders import BoundFolder
 from ..container_options import ContainerOptions
 from .base import RUNTIME_DIRECTORY
 from .squid import PORT
@@ -19,6 +18,7 @@ USER_ID = 1000
 USER = f"{USER_ID}:{USER_ID}"
 OPEN_FILES = 4096
 RUNTIME_SIZE = 1 << 20
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - inside the container
 BYTES_A_FILE = 4096
 OOM_SCORE = 500
 """Above that of the host's services, which the kernel ends later."""
@@ -59,14 +59,6 @@ def name_resolution(options: ContainerOptions) -> dict[str, Any]:
     return {"extra_hosts": dict(options.extra_hosts), "dns": list(options.dns) or None}
 
 
-def bind_mounts(options: ContainerOptions) -> list[docker.types.Mount]:
-    """The host's folders that the admin binds. One that is missing there is an error: it is not made."""
-    return [
-        docker.types.Mount(folder.target, folder.source, type="bind", read_only=folder.mode == "ro")
-        for folder in map(BoundFolder.parse, options.volumes)
-    ]
-
-
 def ulimits(options: ContainerOptions) -> dict[str, int]:
     """The limits of each process, by their names; soft and hard are one. No file has holes of a terabyte."""
     return {"core": 0, "nofile": OPEN_FILES, "fsize": options.file_size}
@@ -77,10 +69,18 @@ def sized(size: int) -> str:
     return f"size={size},nr_inodes={max(1024, size // BYTES_A_FILE)}"
 
 
+def user_of(options: ContainerOptions) -> str:
+    """Who code runs as, ``uid:gid``."""
+    return options.unsafe.get("user", USER)
+
+
 def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) -> dict[str, Any]:
     """Host configuration, in docker-py's words, of a container that code nobody trusts may run in."""
-    own = f"uid={USER_ID},gid={USER_ID}"
-    shared = {} if "ipc_mode" in options.unsafe else SHARED
+    user, _, group = user_of(options).partition(":")
+    own = f"uid={user},gid={group}"
+    ipc_is_shared = "ipc_mode" in options.unsafe
+    # the engine's own would count no files; where an administrator shares another's, it is that
+    memory = {SHARED_MEMORY: f"rw,nosuid,nodev,noexec,{sized(options.shm_size)},mode=1777"}
     unsafe = {name: value for name, value in options.unsafe.items() if name != "user"}
     return {
         "auto_remove": True,
@@ -90,7 +90,7 @@ def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) ->
         "network_mode": "bridge" if options.network == "full" else "none",
         **(name_resolution(options) if options.network == "full" else {}),
         "ipc_mode": "private",
-        "sysctls": shared,
+        "sysctls": {} if ipc_is_shared else SHARED,
         "init": False,
         "mem_limit": options.mem_limit,
         # equal to the memory limit: no swap on top of it
@@ -104,6 +104,7 @@ def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) ->
         # what the supervisor says, which is little; a kernel's own output never gets there
         "log_config": docker.types.LogConfig(type=LOG_DRIVER, config=LOG_OPTIONS),
         "tmpfs": {
+            **({} if ipc_is_shared else memory),
             "/tmp": f"rw,nosuid,nodev,exec,{sized(options.tmp_size)},mode=1777",  # noqa: S108 - inside the container
             HOME: f"rw,nosuid,nodev,exec,{sized(options.home_size)},mode=0700,{own}",
             RUNTIME_DIRECTORY: f"rw,nosuid,nodev,noexec,{sized(RUNTIME_SIZE)},mode=0700,{own}",

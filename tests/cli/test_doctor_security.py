@@ -10,6 +10,7 @@ import pytest
 from session_manager.cli.doctor_warnings import (
     address_warnings,
     engine_warnings,
+    isolation_warnings,
     program_warnings,
     version_of,
 )
@@ -64,13 +65,50 @@ def test_versions(text: str, version: tuple[int, ...]) -> None:
     ],
 )
 def test_known_holes(component: str, version: str, holes: list[str]) -> None:
-    warnings = list(engine_warnings({"Components": [{"Name": component, "Version": version}]}))
+    warnings = list(engine_warnings({"Components": [{"Name": component, "Version": version}]}, {}))
     assert [hole for hole in holes if any(hole in warning for warning in warnings)] == holes
     assert len(warnings) == len(holes)
 
 
 def test_an_engine_that_says_nothing_of_itself_is_not_warned_of() -> None:
-    assert list(engine_warnings({"Components": None})) == list(engine_warnings({})) == []
+    assert list(engine_warnings({"Components": None}, {})) == list(engine_warnings({}, {})) == []
+    assert list(isolation_warnings({})) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "plugins", "warned"),
+    [
+        ("20.10.24+dfsg1", ["authz"], True),
+        ("20.10.24+dfsg1", [], False),
+        ("20.10.24+dfsg1", None, False),
+        ("24.0.9", ["authz"], True),
+        ("25.0.6", ["authz"], False),
+        ("26.1.4", ["authz"], True),
+        ("27.1.0", ["authz"], True),
+        ("27.1.1", ["authz"], False),
+        ("29.0.0", ["authz"], False),
+    ],
+)
+def test_holes_in_what_asks_plugins_concern_engines_that_have_some(
+    version: str, plugins: list[str] | None, warned: bool
+) -> None:
+    components = {"Components": [{"Name": "Engine", "Version": version}]}
+    warnings = list(engine_warnings(components, {"Plugins": {"Authorization": plugins}}))
+    assert ["CVE-2024-41110" in warning for warning in warnings] == [True] * warned
+
+
+def test_an_engine_that_can_not_hold_containers_to_limits() -> None:
+    able = {"MemoryLimit": True, "SwapLimit": True, "PidsLimit": True, "CpuCfsQuota": True}
+    assert list(isolation_warnings({**able, "SecurityOptions": ["name=seccomp,profile=builtin"]})) == []
+    for name, word in (("MemoryLimit", "memory"), ("SwapLimit", "swap"), ("PidsLimit", "processes")):
+        (warning,) = isolation_warnings({**able, name: False})
+        assert word in warning
+
+
+@pytest.mark.parametrize("options", [[], ["name=apparmor"], ["name=seccomp,profile=unconfined", "name=cgroupns"]])
+def test_an_engine_without_a_seccomp_profile(options: list[str]) -> None:
+    (warning,) = isolation_warnings({"SecurityOptions": options})
+    assert "without its seccomp profile" in warning
 
 
 def test_a_socket_that_everybody_may_write_to(tmp_path: Path) -> None:

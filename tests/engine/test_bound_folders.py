@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from session_manager import EngineError
+from session_manager import EngineError, SettingsError
 from tests.conftest import MakeManager
 
 
@@ -58,6 +59,21 @@ async def test_a_folder_that_is_not_there_is_an_error_and_is_not_made(
     with pytest.raises(EngineError, match="nowhere"):
         await manager.throw_away()
     assert not missing.exists()
+
+
+def replace_by_link(folder: Path, target: str) -> None:
+    folder.rename(folder.with_name("moved"))
+    folder.symlink_to(target)
+
+
+async def test_a_folder_that_has_become_a_link_to_the_host_is_not_bound(
+    make_manager: MakeManager, folder: Path
+) -> None:
+    manager = await make_manager(container={"volumes": [f"{folder}:/mnt/data:ro"]})
+    await (await manager.throw_away()).execute("1")
+    await asyncio.to_thread(replace_by_link, folder, "/etc")
+    with pytest.raises(SettingsError, match="which is /etc: it would hand the host over"):
+        await manager.throw_away()
 
 
 async def test_nothing_of_the_host_is_there_by_default(make_manager: MakeManager) -> None:

@@ -17,7 +17,7 @@ async def test_the_container_is_hardened_as_the_engine_sees_it(session: Session,
     assert host["CapDrop"] == ["ALL"] and not host["CapAdd"] and host["Privileged"] is False
     assert "no-new-privileges" in host["SecurityOpt"] and not any("unconfined" in one for one in host["SecurityOpt"])
     assert host["ReadonlyRootfs"] is True
-    assert set(host["Tmpfs"]) == {"/tmp", "/home/python", "/run/session"}
+    assert set(host["Tmpfs"]) == {"/tmp", "/home/python", "/run/session", "/dev/shm"}
     assert all("size=" in options and "nosuid" in options for options in host["Tmpfs"].values())
     assert host["Memory"] == host["MemorySwap"] == 1 << 30
     assert host["PidsLimit"] == 256 and host["NanoCpus"] == 1_000_000_000

@@ -36,7 +36,7 @@ async def test_each_promise_is_kept(session: Session, client: docker.APIClient) 
     container, inside = await seen_by(session, client)
     found = list(audit(container, inside, ContainerOptions()))
     assert broken(found) == [], [promise for promise in found if not promise.kept]
-    assert len({promise.name for promise in found}) == len(found) >= 19
+    assert len({promise.name for promise in found}) == len(found) >= 21
 
 
 async def test_each_is_kept_with_options_of_the_administrator_s(
@@ -104,14 +104,24 @@ BREAKS: list[tuple[str, Change]] = [
     ("the host's files", said("sockets", ["/var/run/docker.sock"])),
     ("the host's files", in_host("VolumesFrom", ["another"])),
     ("the host's files", in_host("Devices", [{"PathOnHost": "/dev/sda"}])),
+    ("devices", in_host("DeviceRequests", [{"Driver": "", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]]}])),
     ("memory disks", in_host("Tmpfs", {})),
+    ("memory disks", said("disks", {"/dev/shm": [67108864, 0]})),
+    ("memory disks", said("disks", {"/tmp": [1 << 40, 65536]})),
     ("memory disks", in_host("ShmSize", 1 << 40)),
     ("environment", lambda container, _: container["Config"]["Env"].append("AWS_SECRET_ACCESS_KEY=x")),
+    (
+        "secrets",
+        lambda container, inside: container["Config"]["Labels"].update({"docker-interpreter.x": inside["key"]}),
+    ),
+    ("secrets", said("key", "")),
     ("log", in_host("LogConfig", {"Type": "json-file", "Config": {}})),
     ("memory", in_host("Memory", 0)),
     ("memory", in_host("MemorySwap", -1)),
     ("memory", in_host("OomKillDisable", True)),
+    ("memory", said("cgroup", {"memory": -1, "processes": 256})),
     ("processes", in_host("PidsLimit", None)),
+    ("processes", said("cgroup", {"memory": 1 << 30, "processes": -1})),
     ("processor", in_host("NanoCpus", 0)),
     ("each process", in_host("Ulimits", None)),
     ("each process", said("limits", {"core": 0, "nofile": 1 << 20, "fsize": 17179869184})),
@@ -134,6 +144,22 @@ async def test_each_that_is_broken_is_said(session: Session, client: docker.APIC
         assert broken(list(audit(container, inside, ContainerOptions()))) == [name], name
 
 
+async def test_what_an_image_sets_is_not_the_host_s(session: Session, client: docker.APIClient) -> None:
+    container, inside = await seen_by(session, client)
+    container["Config"]["Env"].append("EDITION=full")
+    assert broken(list(audit(container, inside, ContainerOptions(), ["EDITION=full"]))) == []
+    assert broken(list(audit(container, inside, ContainerOptions(), ["EDITION=other"]))) == ["environment"]
+
+
+async def test_devices_that_were_asked_for_are_as_promised(session: Session, client: docker.APIClient) -> None:
+    container, inside = await seen_by(session, client)
+    options = ContainerOptions(device_requests=[{"driver": "nvidia", "count": -1}])
+    assert broken(list(audit(container, inside, options))) == ["devices"]
+    asked = {"Driver": "nvidia", "Count": -1, "DeviceIDs": None, "Capabilities": [["gpu"]], "Options": {}}
+    container["HostConfig"]["DeviceRequests"] = [asked]
+    assert broken(list(audit(container, inside, options))) == []
+
+
 async def test_what_an_administrator_lets_through_in_spite_of_all_is_said(
     make_manager: MakeManager, client: docker.APIClient
 ) -> None:
@@ -142,6 +168,25 @@ async def test_what_an_administrator_lets_through_in_spite_of_all_is_said(
     assert (await session.execute("import os; os.getgroups()")).text == "[0, 1000]"
     seen = await seen_by(session, client)
     assert set(broken(list(audit(*seen, manager.settings.container)))) == {"user", "capabilities"}
+
+
+async def test_shared_memory_is_the_host_s_where_an_administrator_wants_that(
+    make_manager: MakeManager, client: docker.APIClient
+) -> None:
+    manager = await make_manager(container={"allow_unsafe_options": True, "ipc_mode": "host"})
+    session = await manager.session("ipc")
+    seen = await seen_by(session, client)
+    assert "/dev/shm" not in seen[0]["HostConfig"]["Tmpfs"]
+    assert set(broken(list(audit(*seen, manager.settings.container)))) == {"namespaces", "memory disks"}
+
+
+async def test_root_s_sessions_work_where_an_administrator_wants_them(make_manager: MakeManager) -> None:
+    manager = await make_manager(container={"allow_unsafe_options": True, "cap_add": ["DAC_OVERRIDE"], "user": 0})
+    session = await manager.session("root")
+    assert (await session.execute("import os; open('x', 'w').write('1'); os.getuid()")).text.startswith("0")
+    assert await session.files.get("x") == b"1"
+    await session.restart()
+    assert (await session.execute("6 * 7")).text == "42"
 
 
 async def test_a_runtime_that_the_engine_does_not_know_is_a_sentence(make_manager: MakeManager) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from pathlib import Path
 
 import pytest
+from docker.api.container import ContainerApiMixin
+from docker.models.containers import RUN_CREATE_KWARGS, RUN_HOST_CONFIG_KWARGS
+from docker.types import HostConfig
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -13,7 +17,9 @@ from pydantic import ValidationError
 from session_manager.container_options import ContainerOptions
 from session_manager.errors import SettingsError
 from session_manager.settings import Limits, Settings, settings_hash
+from session_manager.settings_refused import REFUSED_OPTIONS, UNSAFE
 from session_manager.settings_section import parse_size
+from session_manager.unsafe_options import UnsafeOptions
 
 MIB = 1 << 20
 
@@ -236,6 +242,15 @@ def test_options_that_would_weaken_the_sandbox_are_refused_with_a_reason(option:
     assert len(message) > len(f"option '{option}' can't be set in container:  (in code)") + 10
 
 
+def test_each_word_of_docker_py_s_is_an_option_or_is_refused_with_a_reason() -> None:
+    made_by = (ContainerApiMixin.create_container, HostConfig.__init__)
+    names = {name for made in made_by for name in inspect.signature(made).parameters} - {"self"}
+    names |= {*RUN_CREATE_KWARGS, *RUN_HOST_CONFIG_KWARGS}
+    assert len(names) > 80
+    assert names - REFUSED_OPTIONS.keys() - ContainerOptions.model_fields.keys() == set()
+    assert REFUSED_OPTIONS.keys() & ContainerOptions.model_fields.keys() == set()
+
+
 UNSAFE_YAML = "allow_unsafe_options: true\nprivileged: true\ncap_add: [SYS_ADMIN]\nuser: '0'\nmem_limit: 2g\n"
 
 
@@ -244,7 +259,7 @@ def test_what_takes_the_sandbox_away_is_let_through_where_that_is_said_and_said_
 ) -> None:
     with caplog.at_level(logging.WARNING):
         options = ContainerOptions.from_yaml(UNSAFE_YAML)
-    assert options.unsafe == {"privileged": True, "cap_add": ["SYS_ADMIN"], "user": "0"}
+    assert options.unsafe == {"privileged": True, "cap_add": ["SYS_ADMIN"], "user": "0:0"}
     assert options.mem_limit == 2 << 30
     (record,) = caplog.records
     assert (
@@ -268,6 +283,47 @@ def test_only_what_is_unsafe_is_let_through() -> None:
     assert "unsafe" in refusal(container={"allow_unsafe_options": True, "unsafe": {"auto_remove": False}})
 
 
+UNSAFE_VALUES: dict[str, tuple[object, list[object]]] = {
+    "binds": (["/etc:/mnt/etc:ro"], ["/etc:/mnt/etc", [5], ["etc:/mnt"], ["/a\0b:/c"], ["/a:/b"] * 101]),
+    "cap_add": (["SYS_PTRACE"], ["SYS_PTRACE", [""], ["A B"], [None], {"SYS_PTRACE": 1}]),
+    "cgroup_parent": ("/machine.slice", ["", "a b", 5, ["a"]]),
+    "device_cgroup_rules": (["c 188:* rwm"], ["c 188:* rwm", ["x 1:1 r"], ["c 1:1"]]),
+    "devices": (["/dev/fuse:/dev/fuse:rwm"], ["/dev/fuse", ["fuse"], [{"PathOnHost": "/dev/fuse"}]]),
+    "group_add": ([44, "video"], [44, [True], [None], [[]]]),
+    "ipc_mode": ("host", ["elsewhere", "container:", True]),
+    "pid_mode": ("container:other", ["private", "container:a b", 1]),
+    "privileged": (True, ["maybe", 1, None]),
+    "security_opt": (["seccomp=unconfined"], ["seccomp=unconfined", [5], [""]]),
+    "sysctls": ({"net.core.somaxconn": 1024}, [["a=1"], {"a b": "1"}, {"a": [1]}, {1: "1"}]),
+    "user": (0, [1000, "1000:1000", "me", True, None, "0:1000"]),
+    "userns_mode": ("host", ["private", True]),
+    "uts_mode": ("host", ["private", ""]),
+    "volumes_from": (["other:ro"], ["other", [""], ["a b"]]),
+}
+
+
+def test_unsafe_options_have_types_and_bounds_too() -> None:
+    assert UNSAFE == UnsafeOptions.__annotations__.keys() == UNSAFE_VALUES.keys()
+    for name, (value, wrong) in UNSAFE_VALUES.items():
+        allowed = {"allow_unsafe_options": True, "cap_add": ["DAC_OVERRIDE"]}
+        options = ContainerOptions(**{**allowed, name: value})
+        assert ContainerOptions(**options.model_dump()) == options
+        for one in wrong:
+            assert refusal(container={**allowed, name: one}).startswith(f"container.{name}"), (name, one)
+
+
+def test_an_unsafe_option_that_is_wrong_has_a_place_as_well() -> None:
+    message = yaml_refusal("allow_unsafe_options: true\nmem_limit: 1g\npid_mode: everywhere\n")
+    assert message.startswith("container.pid_mode is 'everywhere', but should be host or ")
+    assert message.endswith(" (in the YAML text, line 3, column 1)")
+
+
+def test_root_needs_what_lets_it_open_the_session_s_files() -> None:
+    assert "cap_add: [DAC_OVERRIDE]" in refusal(container={"allow_unsafe_options": True, "user": 0})
+    for more in ({"privileged": True}, {"cap_add": ["all"]}, {"cap_add": ["CAP_DAC_OVERRIDE"]}):
+        assert ContainerOptions(allow_unsafe_options=True, user="root", **more).unsafe["user"] == "0:0"
+
+
 def test_gpus_are_asked_for_in_docker_py_s_words() -> None:
     options = ContainerOptions.from_yaml("device_requests: [{driver: nvidia, count: -1}]")
     assert options.device_requests[0].model_dump() == {
@@ -288,6 +344,11 @@ def test_several_problems_are_told_together() -> None:
     assert message.startswith("engine is 'x'")
     assert message.count("; ") == 5
     assert message.endswith("; and 4 more")
+
+
+def test_a_number_that_python_would_not_write_is_out_of_bounds() -> None:
+    for name in ("mem_limit", "pids_limit", "hostname", "allow_unsafe_options"):
+        assert refusal(container={name: 1 << 20_000}).startswith(f"container.{name} ")
 
 
 def test_secrets_are_not_repeated() -> None:
@@ -323,6 +384,8 @@ def test_container_options_from_yaml() -> None:
         ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor for the tag"),
         ("a: 1\n---\nb: 1", "but found another document"),
         ("a: " + "9" * 5000, "a number or date in it is not valid"),
+        ("mem_limit: 0x" + "f" * 5000, "line 1, column 12 can't be read as settings: a number of so many digits"),
+        ("pids_limit: " + "1:" * 5000 + "1", "line 1, column 13 can't be read as settings: a number of so many digits"),
         ("a: 2001-99-99", "a number or date in it is not valid"),
         ("a: \0", "special characters are not allowed"),
         ("a: " + "x" * 66_000, "larger than 65536 bytes"),
