@@ -31,7 +31,6 @@ class Entrant:
     """All have the same packages: see :mod:`benchmarks.images`."""
     most_cells: int = 100_000
     """Of one round; fewer for what takes seconds for each."""
-    most_megabytes: int = 100_000
 
 
 OURS = ("-e", f"{ROOT}[cli]")
@@ -41,6 +40,23 @@ ENTRANTS = (
     Entrant("ours-cold", "ours, cold", "ours", "ours", OURS),
     Entrant("ours-pooled", "ours, pooled", "ours", "ours", OURS, ("pooled",)),
     Entrant("docker-run", "a container per call", "docker_run", "docker-run", ("docker>=7.1",), most_cells=5),
+    Entrant(
+        *("smolagents", "smolagents 1.26 DockerExecutor", "smolagents_docker", "smolagents"),
+        ("smolagents[docker]==1.26.0",),
+        image="gateway",
+    ),
+    Entrant(
+        *("autogen", "autogen-ext 0.7.5 DockerJupyter", "autogen_jupyter", "autogen"),
+        ("autogen-ext[docker-jupyter-executor]==0.7.5",),
+        image="gateway",
+    ),
+    Entrant("ipybox", "ipybox 0.6.7", "ipybox_client", "ipybox", ("ipybox==0.6.7",), image="ipybox"),
+    Entrant(
+        *("llm-sandbox", "llm-sandbox 0.3.46, interactive", "llm_sandbox_session", "llm-sandbox"),
+        ("llm-sandbox[docker]==0.3.46",),
+        image="llm-sandbox",
+        most_cells=5,
+    ),
 )
 BASELINE = "bare"
 
