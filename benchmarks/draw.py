@@ -1,4 +1,4 @@
-"""``draw.py RESULT.json PICTURE.png``: the contenders' medians as bars, with p90 as whiskers.
+"""``draw.py RESULT.json PICTURE.png``: the contenders' medians as points, with whiskers to their p90.
 
 Run by a Python that has matplotlib, and needs nothing else.
 """
@@ -34,14 +34,16 @@ def draw(report: dict[str, Any], picture: Path) -> None:
         titles = [contenders[name]["title"] for name in found]
         medians = [one["median"] for one in found.values()]
         over = [max(0.0, one["p90"] - one["median"]) for one in found.values()]
-        colours = ["tab:blue" if name.startswith("ours") else "tab:gray" for name in found]
-        bars = axes.barh(titles, medians, xerr=[[0.0] * len(over), over], color=colours, ecolor="black", capsize=3)
-        axes.bar_label(bars, labels=[f"  {median:.3g} s" for median in medians], padding=6, fontsize=8)
+        for name, one, median, more in zip(found, titles, medians, over, strict=True):
+            colour = "tab:blue" if name.startswith("ours") else "dimgray"
+            axes.errorbar([median], [one], xerr=[[0.0], [more]], fmt="o", color=colour, capsize=3)
+            axes.annotate(f"{median:.3g} s", (median, one), (0, 6), textcoords="offset points", fontsize=8, ha="center")
+        axes.grid(axis="x", which="both", alpha=0.3)
+        axes.margins(x=0.1, y=0.15)
         axes.invert_yaxis()
         axes.set_xlabel("seconds, logarithmic")
         if medians:
             axes.set_xscale("log")
-            axes.margins(x=0.2)
         axes.set_title(title.format(megabytes=report["megabytes"]), loc="left")
     loads = " / ".join(f"{one:.2f}" for one in report["load_before"])
     figure.suptitle(f"{report['machine']}; {report['rounds']} rounds; load before {loads}", fontsize=9)

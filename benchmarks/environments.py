@@ -27,7 +27,7 @@ class Entrant:
     """Its folder's name; contenders may share one."""
     requirements: tuple[str, ...]
     arguments: tuple[str, ...] = ()
-    image: Literal["example", "gateway", "ipybox", "llm-sandbox"] = "example"
+    image: Literal["none", "example", "gateway", "ipybox", "llm-sandbox"] = "example"
     """All have the same packages: see :mod:`benchmarks.images`."""
     most_cells: int = 100_000
     """Of one round; fewer for what takes seconds for each."""
@@ -35,7 +35,7 @@ class Entrant:
 
 OURS = ("-e", f"{ROOT}[cli]")
 ENTRANTS = (
-    Entrant("bare", "bare local ipykernel", "bare_kernel", "bare", (*KERNEL, *PLOTTING)),
+    Entrant("bare", "bare local ipykernel", "bare_kernel", "bare", (*KERNEL, *PLOTTING), image="none"),
     Entrant("raw", "raw limit: ipc sockets, bind-mounted", "raw_limit", "raw", ("docker>=7.1", KERNEL[1])),
     Entrant("ours-cold", "ours, cold", "ours", "ours", OURS),
     Entrant("ours-pooled", "ours, pooled", "ours", "ours", OURS, ("pooled",)),

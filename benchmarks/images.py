@@ -18,7 +18,11 @@ INSTALL = (
     "rm -r /build\n"
 )
 HEAD = "ARG KERNEL_IMAGE\nFROM ${KERNEL_IMAGE}\nUSER 0\n"
-GATEWAY = "python -m jupyter kernelgateway --KernelGatewayApp.ip=0.0.0.0 --KernelGatewayApp.port=8888"
+GATEWAY = (
+    "python -m jupyter kernelgateway --KernelGatewayApp.ip=0.0.0.0 --KernelGatewayApp.port=8888"
+    # by itself it throws away what is printed faster than 1 MB/s
+    " --ZMQChannelsWebsocketConnection.limit_rate=False"
+)
 LAYERS = {
     # smolagents hands the token over as KG_AUTH_TOKEN, autogen as TOKEN
     "gateway": HEAD
@@ -31,7 +35,8 @@ LAYERS = {
     + "RUN mkdir -p /app && chown 1000:1000 /app\nWORKDIR /app\nUSER 1000\nEXPOSE 8888 8900\nENTRYPOINT []\n"
     + f'CMD ["/bin/sh", "-c", "exec {GATEWAY}"]\n',
     # it runs what it finds in this environment, and would otherwise make it at every start
-    "llm-sandbox": HEAD + 'RUN ln -s /opt/venv /tmp/venv && mkdir -p /sandbox\nENTRYPOINT []\nCMD ["/bin/bash"]\n',
+    "llm-sandbox": HEAD
+    + 'RUN mkdir -p /sandbox && ln -s /opt/venv /sandbox/.sandbox-venv\nENTRYPOINT []\nCMD ["/bin/bash"]\n',
 }
 
 
@@ -47,6 +52,8 @@ class Images:
 
         :raises SandboxError: it can't be built.
         """
+        if kind == "none":  # for what needs no engine
+            return ""
         if kind not in self._known:
             client = docker.from_env().api
             try:

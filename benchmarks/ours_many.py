@@ -85,7 +85,11 @@ async def idle(manager: SessionManager, count: int, seconds: float) -> list[Alon
     infos = await asyncio.gather(*map(manager.engine.inspect, containers))
     ids = {info.id for info in infos if info is not None}
     await asyncio.sleep(2)
-    groups = {"manager": [os.getpid()], "dockerd, containerd and shims": of_engine(ids), "containers": of_containers(ids)}
+    groups = {
+        "manager": [os.getpid()],
+        "dockerd, containerd and shims": of_engine(ids),
+        "containers": of_containers(ids),
+    }
     before = {name: cpu(processes) for name, processes in groups.items()}
     begin = time.perf_counter()
     await asyncio.sleep(seconds)

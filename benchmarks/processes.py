@@ -30,7 +30,7 @@ def of_containers(containers: Collection[str]) -> list[int]:
     """
     found = [pid for pid in pids() if any(one in read(pid, "cgroup") for one in containers)]
     if not found:
-        raise RuntimeError("no process of a container is seen in /proc: the engine is on another machine, or hides them")
+        raise RuntimeError("/proc shows no process of a container: the engine is on another machine, or hides them")
     return found
 
 

@@ -46,9 +46,9 @@ async def one_round(entrant: Entrant, driver: Driver, compared: Compared, cells:
     steps: list[tuple[str, str, dict[str, int]]] = [
         (START, "start", {}),
         (CELL, "cells", {"count": min(cells, entrant.most_cells)}),
-        (TEXT, "text", {"megabytes": megabytes}),
         (FIRST_PLOT, "plot", {}),
         (PLOT, "plot", {}),
+        (TEXT, "text", {"megabytes": megabytes}),  # last: some do not survive it
     ]
     if START in compared.errors or "" in compared.errors:
         return

@@ -10,7 +10,7 @@ from session_manager.outputs import Output, Stream
 from session_manager.registry import LABEL_NAMESPACE
 
 
-async def wait_for_pool(manager: SessionManager, timeout: float = 120) -> None:
+async def wait_for_pool(manager: SessionManager, timeout: float = 60) -> None:
     """Until as many containers wait, with Python booted, as the settings say."""
     manager._pool.start()
     async with asyncio.timeout(timeout):

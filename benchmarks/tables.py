@@ -14,7 +14,9 @@ ERROR_CHARS = 300
 
 def show(report: Report, console: Console) -> None:
     """All of it."""
-    console.print(f"{report.machine}; {report.rounds} rounds; {report.seconds:.0f} s{'; quick' if report.quick else ''}")
+    console.print(
+        f"{report.machine}; {report.rounds} rounds; {report.seconds:.0f} s{'; quick' if report.quick else ''}"
+    )
     console.print(f"Load (1, 5, 15 min) before: {loads(report.load_before)}; after: {loads(report.load_after)}")
     if report.contenders:
         console.print(compared(report))
@@ -84,5 +86,3 @@ def amount(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     return readable(value) if unit == "s" else f"{value:.4g} {unit}"
-
-

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 
+from docker.errors import NotFound
 from llm_sandbox import SandboxBackend
 from llm_sandbox.interactive import InteractiveSandboxSession
 
@@ -42,7 +44,8 @@ class LlmSandbox:
     async def stop(self) -> None:
         session, self._session = self._session, None
         if session is not None and session.container is not None:
-            await asyncio.to_thread(session.container.remove, force=True, v=True)
+            with contextlib.suppress(NotFound):  # where it did not start it has removed its container itself
+                await asyncio.to_thread(session.container.remove, force=True, v=True)
 
     async def leave(self) -> None:
         pass

@@ -74,7 +74,8 @@ class Asked:
         """
         match question["do"]:
             case "prepare":
-                return await self._contender.prepare()
+                await self._contender.prepare()
+                return None
             case "start":
                 return await self._start()
             case "cells":
@@ -84,7 +85,8 @@ class Asked:
             case "plot":
                 return await self._seconds(PLOT, PNG_BEGINS)
             case "stop":
-                return await self._contender.stop()
+                await self._contender.stop()
+                return None
         raise ValueError(f"unknown: {question}")
 
     async def _start(self) -> float:

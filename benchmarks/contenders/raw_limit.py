@@ -56,7 +56,7 @@ class RawLimit:
             detach=True,
             network_mode="none",
             # a socket is for its own user: the image's, where this is root, or else this one
-            **({"user": f"{os.getuid()}:{os.getgid()}"} if os.getuid() else {}),
+            user=f"{os.getuid()}:{os.getgid()}" if os.getuid() else "",
             volumes={str(self._folder): {"bind": INSIDE, "mode": "rw"}},
         )
         async with asyncio.timeout(60):
