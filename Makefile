@@ -12,13 +12,14 @@ OPENWEBUI := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/docker-interpreter/openwebui
 REPORT := build/demo/analysis.html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv engine image image-example demo test tool e2e browser proxy gvisor compose openwebui fuzz audit lint clean-engine clean
+.PHONY: help venv engine image image-example demo test tool e2e browser proxy gvisor compose openwebui fuzz bench audit lint clean-engine clean
 
 help:
 	@echo 'make demo           replay a data analysis in a container of its own, and say where the results are'
 	@echo 'make test           every check and every test (about half an hour once the images are built)'
 	@echo 'make e2e            the tour of the README, word for word, and the tool in a real Open WebUI and a real browser'
 	@echo 'make fuzz           hostile bytes for all that reads what containers send, a minute each'
+	@echo 'make bench          what sessions cost, beside other ways to the same end: a table, JSON and a plot (15 minutes)'
 	@echo 'make audit          known holes in the packages that are installed, asked of a service'
 	@echo 'make tool           dist/openwebui_tool.py: Open WebUI'"'"'s tool with the package inside, to be pasted'
 	@echo 'make lint           the checks alone: ruff and mypy'
@@ -93,6 +94,12 @@ fuzz: venv
 	    grep -E '^(Done|stat::peak)' "$$log"; \
 	    rm -f "$$log"; \
 	done
+
+# BENCH=--quick, or BENCH="--only ours-cold,bare": see benchmarks/README.md
+BENCH :=
+
+bench: image-example
+	$(BIN)/python -m benchmarks.run $(BENCH)
 
 # asks a service for known holes in what is installed
 audit: venv
