@@ -271,7 +271,10 @@ class Attachment:
                     )
                 if restarted is None:
                     restarted = state.generation
-                    await link.request("restart")
+                    try:
+                        await link.request("restart")
+                    except LinkBroken:
+                        return False
             try:
                 await asyncio.wait_for(self._wake.wait(), deadline - time.monotonic())
             except TimeoutError:
