@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from session_manager import SessionManager, Settings
+from session_manager.engine.docker import DockerEngine
 from session_manager.registry import LABEL_NAMESPACE
 
 AT_ONCE = 4
@@ -33,6 +34,7 @@ class Sample:
     threads: int
     """Those of the engine's client aside, of which there are up to 16, made as they are needed."""
     descriptors: int
+    """Connections to the engine that wait for its next call are closed before."""
     containers: int
     volumes: int
     seconds: float
@@ -77,6 +79,9 @@ async def sample(manager: SessionManager, sessions: int, seconds: float) -> Samp
     labels = {LABEL_NAMESPACE: manager.settings.namespace}
     containers, volumes = await manager.engine.list(labels), await manager.engine.list_volumes(labels)
     gc.collect()
+    if isinstance(manager.engine, DockerEngine) and manager.engine._connected is not None:
+        # it keeps connections for the next call, one more or less as calls happened to coincide
+        manager.engine._connected.close()
     memory, descriptors = own_use()
     return Sample(sessions, memory, own_threads(), descriptors, len(containers), len(volumes), seconds)
 

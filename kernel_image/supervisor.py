@@ -234,7 +234,8 @@ class Supervisor:
         self.kill_all()  # what the kernel started does not outlive it
         death = self.kernel.ended(status)
         self.write_into_journal(death)
-        self.announce(death)
+        if not self.stopping:  # else it is the session that ends, which whoever is attached learns as we go
+            self.announce(death)
         if self.command:
             command, self.command = self.command, None
             if command.done == self.restored:

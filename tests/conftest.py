@@ -12,6 +12,7 @@ from typing import Literal, cast
 
 import pytest
 
+from benchmarks.sessions import remove_all
 from session_manager import Session, SessionManager, Settings
 from session_manager.engine import make_engine
 from session_manager.registry import LABEL_NAMESPACE
@@ -89,7 +90,7 @@ async def make_manager(make_settings: MakeSettings) -> AsyncIterator[MakeManager
     yield make
     for manager in managers:
         await manager.detach()
-    await purge(make_settings())
+    await remove_all(make_settings())
 
 
 @pytest.fixture
@@ -102,18 +103,6 @@ async def manager(make_manager: MakeManager) -> SessionManager:
 async def session(manager: SessionManager) -> Session:
     """One session, running."""
     return await manager.throw_away()
-
-
-async def purge(settings: Settings) -> None:
-    """Remove every container and volume of this test run."""
-    engine = make_engine(settings)
-    labels = {LABEL_NAMESPACE: settings.namespace}
-    try:
-        await asyncio.gather(*(engine.remove(found.name) for found in await engine.list(labels)))
-        for volume in await engine.list_volumes(labels):
-            await engine.remove_volume(volume.name)
-    finally:
-        await engine.close()
 
 
 def run_python(code: str, settings: Settings) -> list[str]:

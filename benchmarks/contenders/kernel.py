@@ -7,6 +7,28 @@ from typing import Any
 from jupyter_client.asynchronous.client import AsyncKernelClient
 
 
+class KernelContender:
+    """What contenders share whose kernel jupyter_client talks to by itself: they set the client, and end the kernel."""
+
+    client: AsyncKernelClient | None = None
+
+    async def prepare(self) -> None:
+        pass
+
+    async def run(self, code: str) -> str:
+        if self.client is None:
+            raise RuntimeError("no kernel")
+        return await run(self.client, code)
+
+    async def stop(self) -> None:
+        client, self.client = self.client, None
+        if client is not None:
+            client.stop_channels()
+
+    async def leave(self) -> None:
+        pass
+
+
 async def run(client: AsyncKernelClient, code: str) -> str:
     """Run a cell until its reply and its idle status are in, as jupyter_client does it.
 

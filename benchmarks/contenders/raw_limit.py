@@ -17,24 +17,20 @@ import docker
 from docker.models.containers import Container
 from jupyter_client.asynchronous.client import AsyncKernelClient
 
-from benchmarks.contenders import kernel
+from benchmarks.contenders.kernel import KernelContender
 from benchmarks.contenders.protocol import serve
 
 INSIDE = "/run/raw"
 PORTS = ("shell", "iopub", "stdin", "control", "hb")
 
 
-class RawLimit:
+class RawLimit(KernelContender):
     """A container for each start, as hardened as docker makes it by itself."""
 
     def __init__(self) -> None:
         self._docker = docker.from_env()
         self._folder: Path | None = None
         self._container: Container | None = None
-        self._client: AsyncKernelClient | None = None
-
-    async def prepare(self) -> None:
-        pass
 
     async def start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="raw-"))
@@ -62,22 +58,15 @@ class RawLimit:
         async with asyncio.timeout(60):
             while not all((self._folder / f"s-{number}").exists() for number in range(1, 6)):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
-        self._client = AsyncKernelClient(connection_file=str(self._folder / "outside.json"))
-        self._client.load_connection_file()
-        self._client.start_channels()
-        await self._client.wait_for_ready(timeout=60)
-
-    async def run(self, code: str) -> str:
-        if self._client is None:
-            raise RuntimeError("no kernel")
-        return await kernel.run(self._client, code)
+        self.client = AsyncKernelClient(connection_file=str(self._folder / "outside.json"))
+        self.client.load_connection_file()
+        self.client.start_channels()
+        await self.client.wait_for_ready(timeout=60)
 
     async def stop(self) -> None:
-        client, self._client = self._client, None
+        await super().stop()
         container, self._container = self._container, None
         folder, self._folder = self._folder, None
-        if client is not None:
-            client.stop_channels()
         if container is not None:
             await asyncio.to_thread(container.remove, force=True, v=True)
         if folder is not None:

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.sessions import remove_all
 from session_manager import Settings
 
 from ..ask_endpoint import MODEL, Script, ScriptedEndpoint, serve
-from ..conftest import NAMESPACE, purge
+from ..conftest import NAMESPACE
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "session_manager.cli"]
@@ -105,7 +106,7 @@ def cli_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
         "XDG_CACHE_HOME": str(state / "cache"),
     }
     for engine in ("docker", "process"):
-        asyncio.run(purge(Settings(engine=engine, namespace=CLI_NAMESPACE, state_dir=state)))
+        asyncio.run(remove_all(Settings(engine=engine, namespace=CLI_NAMESPACE, state_dir=state)))
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def alone(cli: CommandLine, tmp_path: Path) -> Iterator[CommandLine]:
     namespace = f"{CLI_NAMESPACE}-{secrets.token_hex(3)}"
     yield CommandLine(tmp_path, {**cli.environment, "DOCKER_INTERPRETER_NAMESPACE": namespace})
     state_dir = Path(cli.environment["DOCKER_INTERPRETER_STATE_DIR"])
-    asyncio.run(purge(Settings(engine="process", namespace=namespace, state_dir=state_dir)))
+    asyncio.run(remove_all(Settings(engine="process", namespace=namespace, state_dir=state_dir)))
 
 
 @pytest.fixture

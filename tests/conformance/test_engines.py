@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from benchmarks.sessions import remove_all
 from session_manager import ContainerGone, EngineError, ImageMissing, NameTaken, SessionManager, VolumeInUse
 from session_manager.container_options import ContainerOptions
 from session_manager.engine import ContainerSpec, Engine, make_engine
 from session_manager.registry import LABEL_NAMESPACE, SessionName
 from session_manager.settings import Settings
-from tests.conftest import NAMESPACE, MakeSettings, purge
+from tests.conftest import NAMESPACE, MakeSettings
 
 LABELS = {LABEL_NAMESPACE: NAMESPACE}
 
@@ -34,7 +35,7 @@ async def engine(settings: Settings) -> AsyncIterator[Engine]:
     found = make_engine(settings)
     yield found
     await found.close()
-    await purge(settings)
+    await remove_all(settings)
 
 
 @pytest.fixture

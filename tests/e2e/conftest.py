@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.sessions import remove_all
 from session_manager import Settings
 from session_manager.single_file import write
 from tests.ask_endpoint import ScriptedEndpoint, serve
-from tests.conftest import purge
 
 from .openwebui import ROOT, OpenWebUI, User, model_that_obeys
 
@@ -26,7 +26,7 @@ def namespace() -> Iterator[str]:
     """What sessions of this run are named after; they are removed at its end."""
     name = f"webui-{os.getpid()}-{secrets.token_hex(3)}"
     yield name
-    asyncio.run(purge(Settings(namespace=name)))
+    asyncio.run(remove_all(Settings(namespace=name)))
 
 
 @pytest.fixture(scope="session")

@@ -16,10 +16,11 @@ from pathlib import Path
 import docker
 import pytest
 
+from benchmarks.sessions import remove_all
 from session_manager import SessionManager
 from session_manager.engine.docker_host import connect, find_docker_host
 from session_manager.images import ImageKind, ensure_image
-from tests.conftest import MakeSettings, purge
+from tests.conftest import MakeSettings
 
 CONFIGURATION = Path(__file__).parents[2] / "docker-socket-proxy.conf"
 
@@ -78,7 +79,7 @@ async def test_the_calls_that_it_allows_are_enough(proxied: str, make_settings: 
         async with manager.files("proxied") as files:
             assert "in.txt" in [entry.path for entry in await files.list()]
         await manager.stop("proxied", purge=True)
-    await purge(settings)  # the pool
+    await remove_all(settings)  # the pool
 
 
 def test_images_are_built_through_it(proxied: str) -> None:

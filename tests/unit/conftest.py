@@ -31,7 +31,7 @@ def start() -> Iterator[Start]:
 
         def make(
             code: str = WAITING,
-            changes: Mapping[str, float] | None = None,
+            changes: Mapping[str, float | str] | None = None,
             idle_timeout: float = 600,
             **options: object,
         ) -> Supervised:

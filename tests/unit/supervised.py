@@ -157,10 +157,10 @@ class Control:
 
 
 class Supervised:
-    """A supervisor, its directories, and who is connected. ``changes`` are its modules' constants, shorter here."""
+    """A supervisor, its directories, and who is connected. ``changes``: what of its modules is otherwise here, as Python."""
 
     def __init__(
-        self, directory: Path, program: Path, options: Fields, changes: Mapping[str, float] | None = None
+        self, directory: Path, program: Path, options: Fields, changes: Mapping[str, float | str] | None = None
     ) -> None:
         self.runtime, self.workspace = directory / "run", directory / "files"
         self.workspace.mkdir(exist_ok=True)

@@ -10,7 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from .supervised import DAEMON, INTERRUPTIBLE, PATIENCE, WAITING, Control, Start, Supervised, is_running, wait_until
+from .supervised import (
+    BUSY,
+    DAEMON,
+    INTERRUPTIBLE,
+    PATIENCE,
+    WAITING,
+    Control,
+    Start,
+    Supervised,
+    is_running,
+    wait_until,
+)
 
 # -- the kernel's life ---
 
@@ -195,6 +206,19 @@ def shut_down(supervised: Supervised, client: Control) -> None:
 def terminated(supervised: Supervised, client: Control) -> None:
     supervised.process.terminate()
     assert supervised.process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("end", [shut_down, terminated])
+def test_the_end_of_a_session_is_not_told_as_the_death_of_its_python(
+    start: Start, end: Callable[[Supervised, Control], None]
+) -> None:
+    # what is killed has ended before the supervisor looks: else it may be gone itself before it sees that
+    slow = "lambda pid, number, kill=supervisor.os.kill: (kill(pid, number), supervisor.time.sleep(0.2))"
+    supervised = start(BUSY, changes={"supervisor.os.kill": slow})
+    client = supervised.attached()
+    end(supervised, client)
+    assert client.lines.read() == b""
+    assert not [event for event in client.events if event["state"] == "dead"]
 
 
 @pytest.mark.parametrize("end", [restarted, killed, shut_down, terminated])
