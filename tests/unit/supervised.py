@@ -157,7 +157,7 @@ class Control:
 
 
 class Supervised:
-    """A supervisor, its directories, and who is connected. ``changes``: what of its modules is otherwise here, as Python."""
+    """A supervisor, its directories, and its clients. ``changes``: what its modules have otherwise here, as Python."""
 
     def __init__(
         self, directory: Path, program: Path, options: Fields, changes: Mapping[str, float | str] | None = None
