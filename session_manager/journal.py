@@ -179,7 +179,7 @@ class JournalReader:
 
     def _output(self, record: Mapping[str, object], size: int) -> None:
         cell, kind, content = self._cells.get(_text(record, "cell")), record.get("type"), record.get("content")
-        if cell is None or kind not in OUTPUT_TYPES or not isinstance(kind, str) or not isinstance(content, dict):
+        if cell is None or not isinstance(kind, str) or kind not in OUTPUT_TYPES or not isinstance(content, dict):
             return
         if self.total_bytes < 0:
             cell.left_out += size
