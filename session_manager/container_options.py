@@ -99,8 +99,12 @@ class ContainerOptions(Section):
     file_size: Annotated[int, *size("1m")] = parse_size("16g")
     """The size of any one file, holes included."""
     network: Network = "none"
-    """``none``; ``allowlist``: what ``allowed_hosts`` names, over HTTP and HTTPS; ``full``: the engine's default bridge
-    network, and with it whatever that reaches."""
+    """``none``; ``allowlist``: what ``allowed_hosts`` names, over HTTP and HTTPS; ``full``: the engine's network that
+    ``network_name`` names, and with it whatever that reaches."""
+    network_name: Annotated[str, text(r"(?!(host|none|default)$)[A-Za-z0-9][\w.-]{0,127}", "a network's name")] = (
+        "bridge"
+    )
+    """A network of the engine's, for ``network: full``: its default bridge, or one that was made for sessions."""
     network_disabled: bool = True
     """docker-py's word for it: true is ``network: none``; false is ``full``, or ``allowlist`` where hosts are named."""
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(read_allowed_hosts)] = ()
@@ -158,6 +162,8 @@ class ContainerOptions(Section):
             allowlist={"allowed_hosts": self.allowed_hosts, "private_networks": self.private_networks},
             network_only={"extra_hosts": self.extra_hosts, "dns": self.dns},
         )
+        if network != "full" and self.network_name != "bridge":
+            raise ValueError(f"network_name has a meaning with network: full alone, and the network is {network}")
         self.__dict__.update(network=network, network_disabled=network == "none")
         if network == "allowlist" and self.runtime is not None:
             raise ValueError(
@@ -166,8 +172,9 @@ class ContainerOptions(Section):
             )
         if network == "full":
             logger.warning(
-                "network: full: code in sessions reaches the engine's bridge network, the containers on it, and "
-                "through it perhaps this host and the internet."
+                "network: full: code in sessions reaches the engine's %s network, the containers on it, and "
+                "through it perhaps this host and the internet.",
+                self.network_name,
             )
         return self
 

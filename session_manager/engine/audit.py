@@ -131,7 +131,7 @@ def audit(
         "filtered" if status["Seccomp"] == "2" else "not filtered: the engine runs without its profile",
         status["Seccomp"] == "2" and not any("unconfined" in option for option in security),
     )
-    wanted = "bridge" if options.network == "full" else "none"
+    wanted = options.network_name if options.network == "full" else "none"
     yield promise(
         "network",
         wanted,

@@ -26,6 +26,7 @@ from . import docker_proxy, docker_volumes
 from .base import RUNTIME_DIRECTORY, ContainerInfo, ContainerSpec, ExecStream, VolumeInfo, closed_if_cancelled
 from .docker_binds import bind_mounts
 from .docker_host import connect, resolve_docker_host, unavailable
+from .docker_network import check_network
 from .docker_stream import DockerExecStream
 from .hardening import environment, hardened, user_of
 
@@ -101,6 +102,7 @@ class DockerEngine:
         listed = options.network == "allowlist"
         proxy = ensure_image(api, ImageKind.PROXY, progress=logger.info) if listed else ""
         labels = {**spec.labels, **(docker_proxy.LABELS if listed else {})}
+        check_network(api, options)
         binds = bind_mounts(api, self._address, options)
         # The daemon makes the volume after it has given the name away: whoever is told that the name is taken has
         # made nothing.

@@ -87,7 +87,7 @@ def hardened(options: ContainerOptions, mounts: Sequence[docker.types.Mount]) ->
         "cap_drop": ["ALL"],
         "security_opt": ["no-new-privileges"],
         "read_only": True,
-        "network_mode": "bridge" if options.network == "full" else "none",
+        "network_mode": options.network_name if options.network == "full" else "none",
         **(name_resolution(options) if options.network == "full" else {}),
         "ipc_mode": "private",
         "sysctls": {} if ipc_is_shared else SHARED,

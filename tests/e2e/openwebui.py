@@ -107,17 +107,18 @@ class OpenWebUI:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        program = HOME / "bin" / "open-webui"
-        assert program.exists(), f"{program} is missing: `make openwebui` installs Open WebUI there"
+        assert (HOME / "bin" / "open-webui").exists(), f"{HOME} has no Open WebUI: `make openwebui` installs it there"
         if not self.port:
             with socket.socket() as found:
                 found.bind(("127.0.0.1", 0))
                 self.port = found.getsockname()[1]
-        settings = {**settings_of(self.data, self.model_url), "UVICORN_WORKERS": str(self.workers), **self.more}
+        # as Open WebUI's own image starts it. A worker that the machine held up for 5 s would be ended, with its chats
+        served = ["open_webui.main:app", "--workers", str(self.workers), "--timeout-worker-healthcheck", "300"]
+        settings = {**settings_of(self.data, self.model_url), **self.more}
         self.data.mkdir(parents=True, exist_ok=True)
         with (self.data / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [program, "serve", "--host", "127.0.0.1", "--port", str(self.port)],
+                [HOME / "bin" / "uvicorn", *served, "--host", "127.0.0.1", "--port", str(self.port)],
                 env={**self.environment, **settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

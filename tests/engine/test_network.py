@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import uuid
 
 import docker
 import pytest
 
+from session_manager import SettingsError
 from session_manager.engine.base import LABEL_SESSION
 from tests.conftest import MakeManager
 
@@ -103,6 +105,47 @@ async def test_the_whole_network_is_the_engines_bridge(make_manager: MakeManager
     assert {tuple(one[:2]) for one in answer if isinstance(one, list) and len(one) == 5} >= {("udp", world.address)}
     assert "secret-full.test" in world.asked() and world.host.seen != []
     world.host.seen.clear()
+
+
+async def test_sessions_are_on_the_network_that_is_named(
+    make_manager: MakeManager, world: World, client: docker.APIClient
+) -> None:
+    """One without a way out, on which they find each other and nothing that is elsewhere."""
+    name = f"docker-interpreter-test-{uuid.uuid4().hex[:8]}"
+    options = {"network": "full", "network_name": name}
+    manager = await make_manager(container=options)
+    with pytest.raises(SettingsError, match=f"the engine has no network '{name}'"):
+        await manager.throw_away()
+    client.create_network(name, driver="bridge", internal=True)
+    try:
+        one, two = await asyncio.gather(manager.throw_away(), manager.throw_away())
+        await two.execute(
+            "import socket, threading\nserver = socket.create_server(('0.0.0.0', 5555))\n"
+            "threading.Thread(target=lambda: server.accept()[0].sendall(b'two'), daemon=True).start()"
+        )
+        found = client.inspect_container(two.container_name)["NetworkSettings"]["Networks"]
+        assert list(found) == [name]
+        code = f"answer = [socket.create_connection(({found[name]['IPAddress']!r}, 5555), 20).recv(10).decode()]"
+        assert await ask(one, code) == ["two"]
+        answer = await ask(one, world.direct("secret-named"))
+        assert [entry for entry in answer if isinstance(entry, list) and world.address in entry] == []
+        assert "secret-named.test" not in world.asked()
+        world.host.seen.clear()  # the engine's host is on the network, as its gateway
+        container = client.inspect_container(one.container_name)
+        assert container["HostConfig"]["NetworkMode"] == name
+    finally:
+        await manager.close()
+        client.remove_network(name)
+
+
+async def test_the_host_s_own_network_is_not_reached_by_its_id(
+    make_manager: MakeManager, client: docker.APIClient
+) -> None:
+    number = client.inspect_network("host")["Id"]
+    for name in (number, number[:12]):
+        manager = await make_manager(container={"network": "full", "network_name": name})
+        with pytest.raises(SettingsError, match="which is 'host' of the driver 'host'"):
+            await manager.throw_away()
 
 
 async def test_sessions_do_not_reach_each_other_or_each_others_proxy(

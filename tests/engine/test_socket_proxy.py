@@ -17,7 +17,7 @@ import docker
 import pytest
 
 from benchmarks.sessions import remove_all
-from session_manager import SessionManager
+from session_manager import SessionManager, SettingsError
 from session_manager.engine.docker_host import connect, find_docker_host
 from session_manager.images import ImageKind, ensure_image
 from tests.conftest import MakeSettings
@@ -80,6 +80,10 @@ async def test_the_calls_that_it_allows_are_enough(proxied: str, make_settings: 
             assert "in.txt" in [entry.path for entry in await files.list()]
         await manager.stop("proxied", purge=True)
     await remove_all(settings)  # the pool
+    network = {"network": "full", "network_name": "none-of-this-name"}
+    async with SessionManager(make_settings(docker_host=proxied, container=network)) as manager:
+        with pytest.raises(SettingsError, match="has no network"):
+            await manager.throw_away()
 
 
 def test_images_are_built_through_it(proxied: str) -> None:

@@ -40,6 +40,10 @@ def test_the_whole_network_is_there_with_a_warning(caplog: pytest.LogCaptureFixt
         options = ContainerOptions(network="full")
     assert hardened(options, [])["network_mode"] == "bridge"
     assert "bridge network" in caplog.text
+    with caplog.at_level(logging.WARNING, "session_manager"):
+        options = ContainerOptions(network="full", network_name="analysis")
+    assert hardened(options, [])["network_mode"] == "analysis"
+    assert "analysis network" in caplog.text
 
 
 def test_a_container_with_an_allowlist_has_no_network_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
@@ -79,6 +83,12 @@ def test_docker_pys_word_for_it_is_understood(text: str, network: str) -> None:
         ({"extra_hosts": {"a.test": "10.0.0.1"}}, "extra_hosts has no meaning without a network"),
         ({"dns": ["10.0.0.1"]}, "dns has no meaning without a network"),
         ({**LISTED, "runtime": "runsc"}, "network: allowlist and runtime: runsc exclude each other"),
+        ({"network_name": "analysis"}, "network_name has a meaning with network: full alone, and the network is none"),
+        ({**LISTED, "network_name": "analysis"}, "network_name has a meaning with network: full alone"),
+        *(
+            ({"network": "full", "network_name": name}, "network_name ")
+            for name in ("host", "none", "default", "container:other", "", "-v", "a/b", "bridge\n", "a" * 129)
+        ),
         ({"network": "open"}, "network is 'open', but should be 'none', 'full' or 'allowlist'"),
         ({"network": False}, "network is False, but should not be true or false"),
     ],

@@ -62,6 +62,7 @@ def test_the_defaults_are_safe_and_complete() -> None:
             "home_size": 64 * MIB,
             "file_size": 16384 * MIB,
             "network": "none",
+            "network_name": "bridge",
             "network_disabled": True,
             "allowed_hosts": (),
             "private_networks": (),
