@@ -12,7 +12,7 @@ OPENWEBUI := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/docker-interpreter/openwebui
 REPORT := build/demo/analysis.html
 
 .DEFAULT_GOAL := help
-.PHONY: help venv engine image image-example demo test tool e2e browser proxy gvisor compose openwebui fuzz bench audit lint clean-engine clean
+.PHONY: help venv engine image image-example demo test tool e2e browser proxy gvisor compose openwebui fuzz bench audit lowest lint clean-engine clean
 
 help:
 	@echo 'make demo           replay a data analysis in a container of its own, and say where the results are'
@@ -21,6 +21,7 @@ help:
 	@echo 'make fuzz           hostile bytes for all that reads what containers send, a minute each'
 	@echo 'make bench          what sessions cost, beside other ways to the same end: a table, JSON and a plot (15 minutes)'
 	@echo 'make audit          known holes in the packages that are installed, asked of a service'
+	@echo 'make lowest         the tests of the package by itself, with the oldest packages that it allows'
 	@echo 'make tool           dist/openwebui_tool.py: Open WebUI'"'"'s tool with the package inside, to be pasted'
 	@echo 'make lint           the checks alone: ruff and mypy'
 	@echo 'make venv           the virtual environment, in $(VENV)'
@@ -101,10 +102,21 @@ BENCH :=
 bench: image-example
 	$(BIN)/python -m benchmarks.run $(BENCH)
 
-# asks a service for known holes in what is installed
+# asks a service for known holes in what is installed, and fails where that knows nothing of a package
 audit: venv
+	@mkdir -p build
+	$(BIN)/python -m pip freeze --exclude-editable > build/installed.txt
 	$(BIN)/python -m pip install -qq --disable-pip-version-check 'pip-audit>=2.9'
-	$(BIN)/pip-audit --skip-editable --progress-spinner off
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r build/installed.txt
+
+# with the oldest versions that pyproject.toml allows, in an environment of their own
+LOWEST := build/lowest
+
+lowest: image-example
+	$(BIN)/python -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install -qq --disable-pip-version-check 'uv>=0.5'
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev]'
+	$(LOWEST)/bin/pytest -p no:cacheprovider tests/unit tests/conformance
 
 openwebui: $(OPENWEBUI)/.ready
 

@@ -6,6 +6,7 @@ For people who can only paste: whoever reads the file finds the package's source
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,9 +63,8 @@ def as_literal(text: str) -> str:
 
     :raises NotBuilt: the literal would say something else.
     """
-    body = text.replace("\\", "\\\\").replace("'''", "''\\'").replace("\0", "\\x00")
-    if body.endswith("'"):
-        body = f"{body[:-1]}\\'"
+    body = text.replace("\\", "\\\\").replace("\0", "\\x00")
+    body = re.sub(r"'{3,}|'+\Z", lambda quotes: "\\'" * len(quotes[0]), body)
     for words in REWRITTEN:
         body = body.replace(words, words.replace(" ", "\\x20"))
     literal = f"'''\\\n{body}'''"

@@ -24,6 +24,14 @@ ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 HOME = Path(os.environ.get("TEST_OPENWEBUI", CACHE / "docker-interpreter" / "openwebui-0.12.4"))
 """The environment that `make openwebui` makes."""
+SERVE = """
+import functools
+import uvicorn
+uvicorn.run = functools.partial(uvicorn.run, timeout_worker_healthcheck=300)
+from open_webui import app
+app()
+"""
+"""The command ``open-webui``; but a worker that the machine holds up for 5 s is not ended, with its chats."""
 START_SECONDS = 420
 ANSWER_SECONDS = 180
 TOOL = "python_sessions"
@@ -107,18 +115,17 @@ class OpenWebUI:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        assert (HOME / "bin" / "open-webui").exists(), f"{HOME} has no Open WebUI: `make openwebui` installs it there"
+        program = HOME / "bin" / "python"
+        assert program.exists(), f"{program} is missing: `make openwebui` installs Open WebUI there"
         if not self.port:
             with socket.socket() as found:
                 found.bind(("127.0.0.1", 0))
                 self.port = found.getsockname()[1]
-        # as Open WebUI's own image starts it. A worker that the machine held up for 5 s would be ended, with its chats
-        served = ["open_webui.main:app", "--workers", str(self.workers), "--timeout-worker-healthcheck", "300"]
-        settings = {**settings_of(self.data, self.model_url), **self.more}
+        settings = {**settings_of(self.data, self.model_url), "UVICORN_WORKERS": str(self.workers), **self.more}
         self.data.mkdir(parents=True, exist_ok=True)
         with (self.data / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [HOME / "bin" / "uvicorn", *served, "--host", "127.0.0.1", "--port", str(self.port)],
+                [program, "-c", SERVE, "serve", "--host", "127.0.0.1", "--port", str(self.port)],
                 env={**self.environment, **settings},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

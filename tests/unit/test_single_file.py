@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from session_manager import unpacked_package
@@ -153,5 +153,7 @@ def test_what_is_no_tool_is_refused() -> None:
 
 
 @given(st.text(st.sampled_from("'\\\"\nx{} ") | st.characters(exclude_categories=["Cs"], exclude_characters="\r")))
+@example("'''")
+@example("\\''''")
 def test_any_text_can_be_carried(text: str) -> None:
     assert ast.literal_eval(as_literal(text)) == text
