@@ -25,14 +25,11 @@ import os
 import socket
 import sys
 import threading
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import zmq
-from ipykernel.iostream import IOPubThread, OutStream
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.thread import BaseThread
 from traitlets.config import Config
@@ -42,68 +39,13 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from kernel_image.journal import Journal  # noqa: E402
 from kernel_image.kept_output import KeptOutput  # noqa: E402
+from kernel_image.publishing import WaitingIOPubThread  # noqa: E402
 from kernel_image.sandbox_kernel import Commands, SandboxKernel, describe  # noqa: E402
 from kernel_image.workspace_look import WorkspaceLook  # noqa: E402
 
-PUBLISH_QUEUE = 1000  # messages that may wait for the publishing thread before a printing cell waits too
 PUBLISHED = 64  # messages that may wait on the way to one client
-STREAM_CHUNK = 1 << 18  # characters of one stream message, and of what a stream may hold back
 OUTPUT_CACHE = 20  # results that Out[] keeps alive
 REPLAY_BYTES = 4 << 20  # output that is kept, where nobody says how much
-
-
-class WaitingIOPubThread(IOPubThread):
-    """Publishes as ipykernel does, but makes the producer wait when it is far ahead.
-
-    ipykernel's own queue has no bound, so a cell that prints faster than the wire carries would fill this
-    process's memory, and be killed for it.
-    """
-
-    kept_output: KeptOutput
-    journal: Journal | None = None
-
-    def send_multipart(self, *args: Any, **kwargs: Any) -> None:
-        """Called with each message that is to be published."""
-        self.kept_output.add(args[0])
-        if self.journal is not None:
-            self.journal.add(args[0])
-        if threading.current_thread() is self.thread:
-            # what a flush sends goes out before the flush counts as done: native code may hold the interpreter next
-            self._really_send(*args, **kwargs)
-        else:
-            super().send_multipart(*args, **kwargs)
-
-    def schedule(self, f: Callable[..., Any]) -> None:
-        # ipykernel's own threads must not wait here: the control thread answers interrupts during a flood
-        producer = threading.current_thread()
-        if producer is not self.thread and not isinstance(producer, BaseThread) and self.thread.is_alive():
-            while len(self._events) > PUBLISH_QUEUE and self.thread.is_alive():
-                time.sleep(0.001)
-        super().schedule(f)
-
-
-class BoundedOutStream(OutStream):
-    """A stdout or stderr that holds back at most ``STREAM_CHUNK`` characters before it waits for the publisher."""
-
-    _held = 0
-
-    def write(self, string: str) -> int | None:
-        if not isinstance(string, str) or len(string) <= STREAM_CHUNK:
-            return self._write_chunk(string)
-        for start in range(0, len(string), STREAM_CHUNK):
-            self._write_chunk(string[start : start + STREAM_CHUNK])
-        return len(string)
-
-    def _write_chunk(self, chunk: str) -> int | None:
-        written = super().write(chunk)
-        self._held += len(chunk)
-        if self._held > STREAM_CHUNK:
-            self.flush()
-        return written
-
-    def _flush(self) -> None:
-        self._held = 0
-        super()._flush()
 
 
 class SandboxKernelApp(IPKernelApp):
@@ -147,7 +89,7 @@ def configuration() -> Config:
     config.HistoryManager.enabled = False
     config.InteractiveShell.cache_size = OUTPUT_CACHE
     config.SandboxKernelApp.kernel_class = SandboxKernel
-    config.SandboxKernelApp.outstream_class = f"{__name__}.BoundedOutStream"
+    config.SandboxKernelApp.outstream_class = "kernel_image.publishing.BoundedOutStream"
     config.Completer.use_jedi = False
     # that Out[] keeps few results is nothing for the cell that makes it forget one
     warnings.filterwarnings("ignore", message="Output cache limit", module="IPython")
@@ -238,6 +180,7 @@ def main() -> None:
         WaitingIOPubThread.journal = SandboxKernel.journal = journal
     app = SandboxKernelApp.instance(config=configuration())
     app.initialize(["-f", connection_file])
+    app.log.setLevel(app.log_level)  # it makes records of all levels otherwise, six for each cell, for nobody
     app.shell.history_manager.outputs = NoOutputs()
     record_activity(app.shell, activity)
     print_into_starting_cell(app.shell)

@@ -26,6 +26,8 @@ class SandboxKernel(IPythonKernel):
     kept_output: KeptOutput
     workspace: WorkspaceLook
     journal: Journal | None = None
+    _execute_sleep = 0.0
+    """Seconds before each reply, in which ipykernel hopes that output gets out; here a flush is enough for that."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -45,6 +45,39 @@ async def test_outputs_are_typed_and_stream_as_they_come(session: Session) -> No
     assert run.text.splitlines() == ["one", "two", "three", "'four'"]
 
 
+async def test_what_programs_write_is_in_their_cell(session: Session) -> None:
+    """Also where it is the last thing that happens in it, and where a letter is in two pieces."""
+    for number in range(20):
+        run = await session.execute(
+            f"import os, subprocess\nsubprocess.run(['printf', '%s', 'one {number}'])\n"
+            f"os.system('printf two >&2')\nos.write(1, b' three')"
+        )
+        written = [output for output in run.outputs if isinstance(output, Stream)]
+        for name, text in (("stderr", "two"), ("stdout", f"one {number} three")):
+            assert "".join(output.text for output in written if output.name == name) == text
+    seen: list[Output] = []
+    code = "import sys\nsubprocess.run([sys.executable, '-c', 'print(chr(8364) * 400_001, end=str())'])"
+    assert (await session.execute(code, on_output=seen.append)).status == "ok"
+    assert "".join(output.text for output in seen if isinstance(output, Stream)) == "€" * 400_001
+
+
+async def test_a_flush_leaves_nothing_behind(session: Session) -> None:
+    """What was printed is out before native code holds the interpreter, and what threads print is too."""
+    run = await session.execute(
+        "import sys, threading\n"
+        "def say(number):\n"
+        "    for turn in range(200): print(f'{number} {turn};', end='')\n"
+        "    sys.stdout.flush()\n"
+        "threads = [threading.Thread(target=say, args=(number,)) for number in range(4)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "print('end', end='')"
+    )
+    assert sorted(run.text.removesuffix("end").split(";")) == sorted(
+        ["", *(f"{number} {turn}" for number in range(4) for turn in range(200))]
+    )
+
+
 async def test_displays_update_and_clear_as_in_a_notebook(session: Session) -> None:
     run = await session.execute(
         "from IPython.display import display, clear_output\nprint('gone')\nclear_output(wait=True)\n"
