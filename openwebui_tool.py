@@ -201,7 +201,9 @@ class Call:
     async def guarded(self, work: Any) -> str | list:
         """Do it; whatever the package raises becomes a sentence for model and user."""
         try:
-            from session_manager.errors import SandboxError
+            # the package loads what it needs when that is wanted; what is missing is to be named now
+            import session_manager.kernel_client  # noqa: F401
+            from session_manager import SandboxError, SessionManager  # noqa: F401
         except ImportError as error:
             text = MISSING.format(name=error.name)
             await self.status(text, done=True)

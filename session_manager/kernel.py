@@ -8,19 +8,17 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
-
-import zmq
-import zmq.asyncio
-from jupyter_client.connect import KernelConnectionInfo
+from typing import TYPE_CHECKING, Any
 
 from .errors import KernelStartFailed
-from .kernel_client import KernelClient
 from .link import Link
 from .missed import Missed
 from .outputs import DisplayRegistry, Output, OutputLog
 from .protocol import Cell, Message, Router, parent_id
 from .settings import Limits
+
+if TYPE_CHECKING:
+    from .kernel_client import KernelClient
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +41,13 @@ class Completions:
     matches: tuple[str, ...]
     start: int
     end: int
+
+
+def load_client() -> None:
+    """Load jupyter_client, in a thread while an engine works: nothing needs it before :meth:`Kernel.connect`, which
+    waits for it, and says what is missing."""
+    with contextlib.suppress(ImportError):
+        from . import kernel_client  # noqa: F401 - to have it loaded
 
 
 class Kernel:
@@ -77,12 +82,11 @@ class Kernel:
 
         :raises KernelStartFailed: it does not within ``timeout`` seconds.
         """
-        client = KernelClient(context=zmq.asyncio.Context.instance())
-        client.max_message_bytes = self._limits.message_bytes
+        from .kernel_client import open_client
+
         # of all parts of a message: the largest part may be as large as that, and the others are small
         self._link.most_message = 2 * self._limits.message_bytes
-        client.load_connection_info(cast(KernelConnectionInfo, self._link.connection_info()))
-        client.start_channels(stdin=False, hb=False)
+        client = open_client(self._link.connection_info(), self._limits.message_bytes)
         self._client = client
         for channel, take in (
             (client.shell_channel, self._on_reply),

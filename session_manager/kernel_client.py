@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import zmq
+import zmq.asyncio
 from jupyter_client.asynchronous.client import AsyncKernelClient
+from jupyter_client.connect import KernelConnectionInfo
 
 RECEIVE_QUEUE = 8
 """Messages that wait in this process, each at most the largest accepted: that bounds a session's memory here."""
@@ -51,3 +54,12 @@ class KernelClient(AsyncKernelClient):
         socket, url = getattr(self, f"{channel}_channel").socket, self._make_url(channel)
         socket.disconnect(url)
         socket.connect(url)
+
+
+def open_client(connection: Mapping[str, object], most_bytes: int) -> KernelClient:
+    """A client with the channels that are used here, each of which accepts messages of at most so many bytes."""
+    client = KernelClient(context=zmq.asyncio.Context.instance())
+    client.max_message_bytes = most_bytes
+    client.load_connection_info(cast(KernelConnectionInfo, connection))
+    client.start_channels(stdin=False, hb=False)
+    return client

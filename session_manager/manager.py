@@ -19,6 +19,7 @@ from .engine import Engine, make_engine
 from .engine.base import ExecStream
 from .errors import ContainerGone, FileMissing, LinkError, SandboxError, SessionClosed, SettingsError
 from .journal import Journal, read_session_journal
+from .kernel import load_client
 from .link import Link
 from .link_thread import LinkThread
 from .pool import Pool
@@ -233,6 +234,8 @@ class SessionManager:
         return await asyncio.shield(self._image)
 
     async def _find_image(self) -> str:
+        # what every session needs, and nobody before the first one; the engine takes longer than this does
+        asyncio.get_running_loop().run_in_executor(None, load_client)
         await self.engine.prepare(self.settings.container, self._progress)
         return await self.engine.find_image(self.settings.image, self._progress)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -127,24 +126,22 @@ def run(
     which the output names, and drawn where the terminal can do that
     (kitty, iTerm2, WezTerm, Ghostty).
     """
-    from .exits import SANDBOX_FAILED, run_to_exit
+    from .exits import SANDBOX_FAILED, run_async_to_exit
     from .run import read_code, run_code
 
     common = combine(context, engine, docker_host, config, debug, image)
     source = read_code(code, file)
-    run_to_exit(
-        lambda: asyncio.run(
-            run_code(
-                common.settings(),
-                source,
-                session,
-                seconds(timeout),
-                image_dir,
-                owner=owner or "",
-                as_json=as_json,
-                put=file_to_put or (),
-                get=get,
-            )
+    run_async_to_exit(
+        lambda: run_code(
+            common.settings(),
+            source,
+            session,
+            seconds(timeout),
+            image_dir,
+            owner=owner or "",
+            as_json=as_json,
+            put=file_to_put or (),
+            get=get,
         ),
         debug=common.debug,
         failed=SANDBOX_FAILED,
@@ -177,11 +174,11 @@ def doctor(
     """
     from .doctor import diagnose
     from .doctor_security import examine_security
-    from .exits import run_to_exit
+    from .exits import run_async_to_exit
 
     common = combine(context, engine, docker_host, config, debug, image)
     examine = examine_security if security else diagnose
-    run_to_exit(lambda: asyncio.run(examine(common.settings(), as_json=as_json)), debug=common.debug)
+    run_async_to_exit(lambda: examine(common.settings(), as_json=as_json), debug=common.debug)
 
 
 app.add_typer(sessions_app, name="sessions", rich_help_panel="Sessions")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated
 
@@ -108,7 +108,7 @@ def ask(
     The endpoint's key is read from DOCKER_INTERPRETER_API_KEY or
     OPENAI_API_KEY; a local endpoint may need none.
     """
-    from .exits import SANDBOX_FAILED, run_to_exit
+    from .exits import SANDBOX_FAILED, run_async_to_exit
 
     common = combine(context, engine, docker_host, config, debug, image)
     if question == "-":
@@ -121,28 +121,26 @@ def ask(
     if output is not None and output.suffix != ".ipynb":
         raise typer.BadParameter(f"{output} should end in .ipynb.", param_hint="-o")
 
-    def work() -> int:
+    def work() -> Coroutine[object, object, int]:
         from .ask import ask_model, take_key
 
         key = take_key()
-        return asyncio.run(
-            ask_model(
-                common.settings(),
-                question,
-                base_url,
-                model,
-                key,
-                session=session,
-                owner=owner or "",
-                put=file_to_put or (),
-                seconds=seconds(timeout),
-                output=output,
-                image_folder=image_dir,
-                max_steps=max_steps,
-                max_tokens=max_tokens,
-                images=images,
-                as_json=as_json,
-            )
+        return ask_model(
+            common.settings(),
+            question,
+            base_url,
+            model,
+            key,
+            session=session,
+            owner=owner or "",
+            put=file_to_put or (),
+            seconds=seconds(timeout),
+            output=output,
+            image_folder=image_dir,
+            max_steps=max_steps,
+            max_tokens=max_tokens,
+            images=images,
+            as_json=as_json,
         )
 
-    run_to_exit(work, debug=common.debug, failed=SANDBOX_FAILED)
+    run_async_to_exit(work, debug=common.debug, failed=SANDBOX_FAILED)

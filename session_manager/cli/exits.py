@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import NoReturn
 
 import typer
@@ -56,6 +57,13 @@ def run_to_exit(work: Callable[[], int], *, debug: bool, failed: int = FAILED) -
         message = f"{type(error).__name__}: {error}. This is a fault of docker-interpreter; --debug shows where."
         code = fail(message, debug, failed)
     raise typer.Exit(code)
+
+
+def run_async_to_exit(
+    work: Callable[[], Coroutine[object, object, int]], *, debug: bool, failed: int = FAILED
+) -> NoReturn:
+    """:func:`run_to_exit` for work that is a coroutine; the files of commands, which help reads, need no asyncio so."""
+    run_to_exit(lambda: asyncio.run(work()), debug=debug, failed=failed)
 
 
 def fail(message: str, debug: bool, code: int) -> int:

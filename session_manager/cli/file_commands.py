@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,7 +59,7 @@ def files(
 ) -> None:
     """Show a session's files, get them, put some, or remove them."""
     from . import files as verbs
-    from .exits import run_to_exit
+    from .exits import run_async_to_exit
 
     wanted = names or []
     belongs = {"-o": (output is not None, "get"), "--force": (force, "get"), "-r": (recursive, "rm")}
@@ -81,7 +80,7 @@ def files(
         "put": lambda to: verbs.put(to, key, wanted, owner=whose, as_json=as_json),
         "rm": lambda to: verbs.remove(to, key, wanted, owner=whose, recursive=recursive, as_json=as_json),
     }
-    run_to_exit(lambda: asyncio.run(works[verb](common.settings())), debug=common.debug)
+    run_async_to_exit(lambda: works[verb](common.settings()), debug=common.debug)
 
 
 files.__doc__ = f"{files.__doc__}\n\n{VERB_HELP}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -59,15 +58,15 @@ def build_image(
 ) -> None:
     """Build an image, where there is no current one. Sessions do that themselves when they first need it."""
     from ..images import ImageKind
-    from .exits import run_to_exit
+    from .exits import run_async_to_exit
     from .images import build_image as build
 
     if proxy and (example or requirements is not None):
         raise typer.BadParameter("--proxy goes with neither --example nor --requirements: no session runs on it.")
     common = combine(context, engine, docker_host, config, debug)
     kind = ImageKind.PROXY if proxy else ImageKind.EXAMPLE if example else ImageKind.DEFAULT
-    run_to_exit(
-        lambda: asyncio.run(build(common.settings(), kind, rebuild=rebuild, base=base, requirements=requirements)),
+    run_async_to_exit(
+        lambda: build(common.settings(), kind, rebuild=rebuild, base=base, requirements=requirements),
         debug=common.debug,
     )
 
@@ -82,11 +81,11 @@ def show_images(
     debug: Debug = False,
 ) -> None:
     """Show which of the images are built and current."""
-    from .exits import run_to_exit
+    from .exits import run_async_to_exit
     from .images import show_images as show
 
     common = combine(context, engine, docker_host, config, debug)
-    run_to_exit(lambda: asyncio.run(show(common.settings(), as_json=as_json)), debug=common.debug)
+    run_async_to_exit(lambda: show(common.settings(), as_json=as_json), debug=common.debug)
 
 
 @engine_app.command("start")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -118,7 +117,7 @@ def replay(
     interrupts the cells that run, and what was done is written.
     """
     from ..replay.sameness import Tolerance
-    from .exits import SANDBOX_FAILED, run_to_exit
+    from .exits import SANDBOX_FAILED, run_async_to_exit
     from .replay import replay as run_notebooks
     from .replay_run import Wanted
 
@@ -148,8 +147,8 @@ def replay(
         )
         for source in sources
     ]
-    run_to_exit(
-        lambda: asyncio.run(run_notebooks(common.settings(), wanted, at_once=at_once, as_json=as_json)),
+    run_async_to_exit(
+        lambda: run_notebooks(common.settings(), wanted, at_once=at_once, as_json=as_json),
         debug=common.debug,
         failed=SANDBOX_FAILED,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from pathlib import Path
@@ -32,11 +31,11 @@ Key = Annotated[str, typer.Argument(metavar="KEY", show_default=False, help="The
 
 def show_sessions(common: Common, owner: str | None, stopped: bool, as_json: bool) -> None:
     """``sessions`` and ``sessions list`` are the same."""
-    from .exits import run_to_exit
+    from .exits import run_async_to_exit
     from .sessions import list_sessions
 
-    run_to_exit(
-        lambda: asyncio.run(list_sessions(common.settings(), owner=owner, stopped=stopped, as_json=as_json)),
+    run_async_to_exit(
+        lambda: list_sessions(common.settings(), owner=owner, stopped=stopped, as_json=as_json),
         debug=common.debug,
     )
 
@@ -96,7 +95,7 @@ def stop(
     debug: Debug = False,
 ) -> None:
     """End sessions. Their files stay for the next session of the same key, unless --purge is given."""
-    from .exits import run_to_exit
+    from .exits import run_async_to_exit
     from .sessions import stop_all, stop_sessions
 
     common = combine(context, engine, docker_host, config, debug)
@@ -109,8 +108,8 @@ def stop(
         whose = f"every session{of}, also of those that ended" if every else f"{', '.join(map(repr, keys or ()))}{of}"
         if not typer.confirm(f"Remove the files of {whose}, for good?", err=True):
             raise typer.Exit(1)
-    run_to_exit(
-        lambda: asyncio.run(
+    run_async_to_exit(
+        lambda: (
             stop_all(common.settings(), owner=owner, purge=purge)
             if every
             else stop_sessions(common.settings(), keys or (), owner=owner or "", purge=purge)
@@ -136,12 +135,12 @@ def follow(
     Ctrl-C ends the showing, and leaves the cell running. Exit codes are those of
     `run`; 125 also where no such session runs, or no cell has run in it.
     """
-    from .exits import SANDBOX_FAILED, run_to_exit
+    from .exits import SANDBOX_FAILED, run_async_to_exit
     from .one_session import follow as follow_cell
 
     common = combine(context, engine, docker_host, config, debug)
-    run_to_exit(
-        lambda: asyncio.run(follow_cell(common.settings(), key, image_dir, owner=owner or "", as_json=as_json)),
+    run_async_to_exit(
+        lambda: follow_cell(common.settings(), key, image_dir, owner=owner or "", as_json=as_json),
         debug=common.debug,
         failed=SANDBOX_FAILED,
     )
@@ -158,11 +157,11 @@ def interrupt(
     debug: Debug = False,
 ) -> None:
     """Interrupt the cell that runs in a session, whoever runs it. Variables are kept."""
-    from .exits import run_to_exit
+    from .exits import run_async_to_exit
     from .one_session import interrupt as interrupt_cell
 
     common = combine(context, engine, docker_host, config, debug)
-    run_to_exit(lambda: asyncio.run(interrupt_cell(common.settings(), key, owner=owner or "")), debug=common.debug)
+    run_async_to_exit(lambda: interrupt_cell(common.settings(), key, owner=owner or ""), debug=common.debug)
 
 
 @sessions_app.command()
@@ -177,12 +176,12 @@ def variables(
     debug: Debug = False,
 ) -> None:
     """Show a session's variables: name, type, size, shape and value; also while a cell runs."""
-    from .exits import run_to_exit
+    from .exits import run_async_to_exit
     from .one_session import variables as show_variables
 
     common = combine(context, engine, docker_host, config, debug)
-    run_to_exit(
-        lambda: asyncio.run(show_variables(common.settings(), key, owner=owner or "", as_json=as_json)),
+    run_async_to_exit(
+        lambda: show_variables(common.settings(), key, owner=owner or "", as_json=as_json),
         debug=common.debug,
     )
 
@@ -199,12 +198,12 @@ def save(
     debug: Debug = False,
 ) -> None:
     """Save a session's variables in its workspace, for the next session of its key; waits for a cell that runs."""
-    from .exits import run_to_exit
+    from .exits import run_async_to_exit
     from .one_session import save as save_variables
 
     common = combine(context, engine, docker_host, config, debug)
-    run_to_exit(
-        lambda: asyncio.run(save_variables(common.settings(), key, owner=owner or "", as_json=as_json)),
+    run_async_to_exit(
+        lambda: save_variables(common.settings(), key, owner=owner or "", as_json=as_json),
         debug=common.debug,
     )
 
@@ -221,13 +220,11 @@ def fork(
     debug: Debug = False,
 ) -> None:
     """Copy a session, files and variables, so that a second path can be tried without losing the first."""
-    from .exits import run_to_exit
+    from .exits import run_async_to_exit
     from .one_session import fork as fork_session
 
     common = combine(context, engine, docker_host, config, debug)
-    run_to_exit(
-        lambda: asyncio.run(fork_session(common.settings(), key, new_key, owner=owner or "")), debug=common.debug
-    )
+    run_async_to_exit(lambda: fork_session(common.settings(), key, new_key, owner=owner or ""), debug=common.debug)
 
 
 @sessions_app.command()
@@ -258,7 +255,7 @@ def export(
 
     Pages need the extra: pip install 'docker-interpreter[notebook]'
     """
-    from .exits import run_to_exit
+    from .exits import run_async_to_exit
     from .export import STANDARD_OUTPUT, SUFFIXES
     from .export import export as export_session
 
@@ -268,7 +265,7 @@ def export(
         raise typer.BadParameter(f"{target} should end in .ipynb, .html or .jsonl.", param_hint="-o")
     if html and (target == STANDARD_OUTPUT or target.suffix == ".jsonl"):
         raise typer.BadParameter(f"--html belongs to a notebook or page, not to {target}.", param_hint="--html")
-    run_to_exit(
-        lambda: asyncio.run(export_session(common.settings(), key, target, owner=owner or "", html=html)),
+    run_async_to_exit(
+        lambda: export_session(common.settings(), key, target, owner=owner or "", html=html),
         debug=common.debug,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -27,11 +26,11 @@ def check_tool(
     debug: Debug = False,
 ) -> None:
     """Load Open WebUI's tool as Open WebUI does, and call each of its methods in a session, which is removed."""
-    from .exits import SANDBOX_FAILED, run_to_exit
+    from .exits import SANDBOX_FAILED, run_async_to_exit
     from .tool_check import check
 
     common = combine(context, engine, docker_host, config, debug, image)
-    run_to_exit(lambda: asyncio.run(check(common.settings(), file)), debug=common.debug, failed=SANDBOX_FAILED)
+    run_async_to_exit(lambda: check(common.settings(), file), debug=common.debug, failed=SANDBOX_FAILED)
 
 
 @tool_app.command("show")
