@@ -1,7 +1,8 @@
 """What each exec into a container runs: carries bytes between its stdin and stdout and the kernel's sockets.
 
 The frames are in FRAMES.md. ``relay.py RUNTIME_DIR [observe]`` serves until its stdin ends. Standard library only,
-one thread; all that one wake-up reads is written in one call.
+one thread; all that one wake-up reads is written in one call. Each session has one for as long as it is open, so it
+imports little, pathlib and typing least of all.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ import struct
 import sys
 import time
 from collections import deque
-from pathlib import Path
-from typing import Any
 
 # run by itself: Python then looks for nothing beside a program
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 from peers import is_first, keep_to_itself  # noqa: E402
 
@@ -49,7 +48,7 @@ class Stream:
 class Relay:
     """Both ends of every stream, and the supervisor's control socket."""
 
-    def __init__(self, runtime: Path, *, observe: bool = False) -> None:
+    def __init__(self, runtime: str, *, observe: bool = False) -> None:
         self.runtime = runtime
         self.observe = observe
         self.selector = selectors.DefaultSelector()
@@ -93,11 +92,11 @@ class Relay:
         begin = time.monotonic()
         while True:
             try:
-                self.supervisor.connect(str(self.runtime / "supervisor.sock"))
+                self.supervisor.connect(f"{self.runtime}/supervisor.sock")
                 return
             except FileNotFoundError:
                 # it is not there yet; or its directory is gone, and it with that
-                if time.monotonic() - begin > CONNECT_SECONDS or not self.runtime.exists():
+                if time.monotonic() - begin > CONNECT_SECONDS or not os.path.exists(self.runtime):
                     raise
             except ConnectionRefusedError:
                 if time.monotonic() - begin > REFUSED_SECONDS:
@@ -188,7 +187,7 @@ class Relay:
         connection.setblocking(False)
         stream = Stream(number, connection)
         try:
-            connection.connect(str(self.runtime / f"kernel-{CHANNELS[channel]}"))
+            connection.connect(f"{self.runtime}/kernel-{CHANNELS[channel]}")
         except OSError:
             connection.close()
             self.send(CLOSE, number, b"")
@@ -271,7 +270,7 @@ class Relay:
             return
         *lines, self.from_supervisor = (self.from_supervisor + received).split(b"\n")
         for line in lines:
-            message: dict[str, Any] = json.loads(line)
+            message = json.loads(line)
             if "event" in message:
                 self.send(EVENT, 0, line)
             elif message.get("id") == 0:
@@ -288,7 +287,7 @@ class Relay:
 
 def main() -> None:
     """``relay.py RUNTIME_DIR [observe]``: who only looks does not count as company for the session."""
-    Relay(Path(sys.argv[1]), observe=sys.argv[2:] == ["observe"]).run()
+    Relay(sys.argv[1], observe=sys.argv[2:] == ["observe"]).run()
 
 
 if __name__ == "__main__":

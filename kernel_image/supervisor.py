@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import json
 import os
-import secrets
 import selectors
 import signal
 import sys
@@ -64,7 +63,7 @@ class Supervisor:
         self.options = options
         self.selector = selectors.DefaultSelector()
         self.control = ControlSocket(self.selector, self.answer, self.on_drop)
-        self.key = secrets.token_hex(32)
+        self.key = os.urandom(32).hex()  # as secrets does it, which would bring OpenSSL along
         self.kernel = KernelProcess(runtime, workspace, options, self.selector, self.on_ready, self.on_answer)
         self.lifetime = Lifetime(options, self.kernel)
         self.turns = Turns(self.working, self.control.send)
