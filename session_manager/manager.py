@@ -87,11 +87,18 @@ class SessionManager:
     its key. On leaving the context sessions are let go of (:meth:`detach`); throw-away sessions are removed.
 
     ``progress`` gets a line for each step of building an image, when the default image has to be built first.
+    ``engine`` is another than the one that the settings name; it is closed with this object.
     """
 
-    def __init__(self, settings: Settings | None = None, *, progress: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        progress: Callable[[str], None] | None = None,
+        engine: Engine | None = None,
+    ) -> None:
         self.settings = settings if settings is not None else Settings.load()
-        self.engine: Engine = make_engine(self.settings)
+        self.engine: Engine = engine if engine is not None else make_engine(self.settings)
         self._progress = progress or logger.info
         self._thread = LinkThread()
         self._reaper = Reaper(self.engine, self._thread, self.settings)

@@ -159,6 +159,9 @@ def doctor(
     security: Annotated[
         bool, typer.Option("--security", help="Look at what holds a session in its container, and nothing else.")
     ] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Show where the time of a cell goes, hop by hop, and nothing else.")
+    ] = False,
     as_json: Json = False,
     engine: Engine = None,
     docker_host: DockerHost = None,
@@ -174,10 +177,13 @@ def doctor(
     """
     from .doctor import diagnose
     from .doctor_security import examine_security
+    from .doctor_trace import trace_cells
     from .exits import run_async_to_exit
 
+    if security and trace:
+        raise typer.BadParameter("--security and --trace are two questions: ask one at a time.")
     common = combine(context, engine, docker_host, config, debug, image)
-    examine = examine_security if security else diagnose
+    examine = examine_security if security else trace_cells if trace else diagnose
     run_async_to_exit(lambda: examine(common.settings(), as_json=as_json), debug=common.debug)
 
 
