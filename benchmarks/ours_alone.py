@@ -17,7 +17,7 @@ import docker
 from benchmarks.environments import ENTRANTS, ensure_environment, succeed
 from benchmarks.figures import Alone
 from benchmarks.ours_many import many
-from benchmarks.processes import of_containers, pss
+from benchmarks.processes import of_containers, pss, resident
 from benchmarks.sessions import collected, remove_all, wait_for_pool
 from session_manager import Limits, Session, SessionManager, Settings
 
@@ -112,9 +112,34 @@ async def stops(_quick: bool) -> AsyncIterator[Alone]:
         ended = time.perf_counter() - begin - limit
         await collected(session, "x = 1")
         again = time.perf_counter() - begin - limit
-        waits = "interrupt_grace, of each step to a kill"
+        waits = "interrupt_grace, of each of two steps to a kill"
         yield Alone("time limit to the end of a cell that has to be killed", ended, "s", waits, grace)
-        yield Alone("time limit to the next cell's answer, after a kill", again, "s", waits, grace)
+    async with a_manager() as manager:
+        begin = time.perf_counter()
+        await collected(await manager.throw_away(), "x = 1")
+        start = time.perf_counter() - begin
+    yield Alone("kill to the next cell's answer", again - 2 * grace, "s", "a cold start", start)
+
+
+async def text(quick: bool) -> AsyncIterator[Alone]:
+    """How much more memory the manager takes, at its most, while text comes that nobody keeps."""
+    megabytes = 20 if quick else 100
+    peak = 0
+
+    async def watch() -> None:
+        nonlocal peak
+        while True:
+            peak = max(peak, resident())
+            await asyncio.sleep(0.01)
+
+    async with a_session() as session:
+        code = f"for _ in range({megabytes}): print('y' * 999_999)"
+        await session.execute(code)
+        before = resident()
+        watching = asyncio.create_task(watch())
+        expect((await session.execute(code)).status, "ok")
+        watching.cancel()
+    yield Alone(f"manager's memory while {megabytes} MB of text come", (peak - before) / 1e6, "MB")
 
 
 async def memory(_quick: bool) -> AsyncIterator[Alone]:
@@ -179,7 +204,7 @@ async def timed(work: Awaitable[object]) -> float:
 
 async def measure_alone(found: list[Alone], *, quick: bool, say: Callable[[str], None]) -> None:
     """All of it; what is found, and what fails, is appended as it comes."""
-    for measure in (programs, pool, stops, memory, files, many):
+    for measure in (programs, pool, stops, text, memory, files, many):
         say(f"Ours alone: {measure.__name__}")
         try:
             async for figure in measure(quick):

@@ -43,8 +43,9 @@ async def open_driver(entrant: Entrant, images: Images) -> Driver:
 
 async def one_round(entrant: Entrant, driver: Driver, compared: Compared, cells: int, megabytes: int) -> None:
     """Each measurement once; one that fails is not tried again in later rounds."""
-    steps: list[tuple[str, str, dict[str, int]]] = [
+    steps: list[tuple[str | None, str, dict[str, int]]] = [
         (START, "start", {}),
+        (None, "prepare", {}),  # the pool is full again: what fills it takes a processor for a second
         (CELL, "cells", {"count": min(cells, entrant.most_cells)}),
         (FIRST_PLOT, "plot", {}),
         (PLOT, "plot", {}),
@@ -56,6 +57,9 @@ async def one_round(entrant: Entrant, driver: Driver, compared: Compared, cells:
         await driver.open()
         await driver.ask("prepare")
         for measurement, do, more in steps:
+            if measurement is None:
+                await driver.ask(do)
+                continue
             if measurement in compared.errors:
                 continue
             try:
@@ -109,7 +113,9 @@ async def main(arguments: argparse.Namespace) -> None:
     quick, out = arguments.quick, arguments.out
     out.mkdir(parents=True, exist_ok=True)
     BUILD.mkdir(parents=True, exist_ok=True)
-    report = Report(quick, machine(), rounds=1 if quick else 5, megabytes=20 if quick else 100, load_before=load())
+    report = Report(
+        quick, machine(), rounds=1 if quick else arguments.rounds, megabytes=20 if quick else 100, load_before=load()
+    )
     begin = time.monotonic()
     try:
         entrants = [one for one in ENTRANTS if one.name in wanted]
@@ -132,6 +138,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="What a session costs.")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, cells and bytes: about three minutes")
     parser.add_argument("--only", metavar="NAME,...", help="these contenders, and `alone` for what is ours only")
+    parser.add_argument("--rounds", type=int, default=5, help="of all contenders, by default 5")
     parser.add_argument("--out", type=Path, default=BUILD, help="the folder for result.json and result.png")
     return parser.parse_args()
 

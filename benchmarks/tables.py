@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import goals
 from benchmarks.environments import BASELINE
 from benchmarks.figures import CELL, FIRST_PLOT, PLOT, START, TEXT, Alone, Compared, Report, quantile, summary
 
@@ -29,6 +30,7 @@ def show(report: Report, console: Console) -> None:
             )
     if report.alone:
         console.print(alone(report.alone))
+    console.print(goals.table(report))
 
 
 def loads(load: tuple[float, float, float] | None) -> str:
