@@ -61,7 +61,7 @@ class Figures:
         return next(reversed(self.alone(beginning)), None)
 
     def growth(self, verb: str, *, per_session: bool) -> float | None:
-        """How the cost grows, of all or of each, from the smallest number of sessions to the largest; 1: it does not."""
+        """How the cost, of all or of each, grows from the smallest number of sessions to the largest; 1: not at all."""
         stages = [(int(one.what.split()[-2]), one.value or 0.0) for one in self.alone(verb)]
         if len(stages) < 2:
             return None
