@@ -57,73 +57,9 @@ STYLES: Final = {
 
 
 _PLAIN_TAG = re.compile(
-    r"<(/?)([a-z][a-z0-9]{0,15})"
-    r"(?:\s+[a-z][\w:-]*(?:=(?:\"[^\"<>]*\"|'[^'<>]*'|[\w.%#-]+))?){0,30}\s*/?>",  # counts fail with possessive parts
-    re.IGNORECASE,
-)
-_PAIRS: Final = 200_000
-"""Tags of HTML where each that begins something has its end in its place, as in a table."""
-MOST_DEPTH: Final = 100
-LONGEST_ODD_TAG: Final = 10_000
-"""Characters from one "<" to the next, where what follows is no plain tag: it may be a million attributes."""
-
-MOST_PLACEHOLDER: Final = 1000
-"""Characters about something of which nothing else can be shown."""
-
-TAGS: Final = nh3.ALLOWED_TAGS - {"map", "area"} | {"section", "article", "figure", "figcaption", "caption", "details"}
-ATTRIBUTES: Final[Mapping[str, set[str]]] = {
-    "*": {"style", "class", "title", "dir", "lang"},
-    "a": {"href"},
-    "img": {"src", "alt", "width", "height"},
-    "td": {"colspan", "rowspan", "align"},
-    "th": {"colspan", "rowspan", "align", "scope"},
-    "table": {"border", "align"},
-    "ol": {"start"},
-    "details": {"open"},
-}
-STYLES: Final = {
-    "background-color", "border", "border-bottom", "border-collapse", "border-color", "border-left", "border-right",
-    "border-top", "color", "font-family", "font-size", "font-style", "font-weight", "height", "line-height", "margin",
-    "max-width", "min-width", "padding", "text-align", "text-decoration", "vertical-align", "white-space", "width",
-}  # fmt: skip
-"""Properties that move nothing out of its place. A value that could load something is left out."""
-
-
-_PLAIN_TAG = re.compile(
     r"<(/?)([a-z][a-z0-9]{0,15}+)"
-    r"(?:\s++[a-z][\w:-]*+(?:=(?:\"[^\"<>]*+\"|'[^'<>]*+'|[\w.%#-]++))?+){0,30}\s*+/?>",
+    r"(?:\s++[a-z][\w:-]*+(?:=(?:\"[^\"<>]*+\"|'[^'<>]*+'|[\w.%#-]++))?+){0,30}+\s*+/?>",
     re.IGNORECASE,
-)
-_PAIRS: Final = 200_000
-"""Tags of HTML where each that begins something has its end in its place, as in a table."""
-MOST_DEPTH: Final = 100
-LONGEST_ODD_TAG: Final = 10_000
-"""Characters from one "<" to the next, where what follows is no plain tag: it may be a million attributes."""
-
-MOST_PLACEHOLDER: Final = 1000
-"""Characters about something of which nothing else can be shown."""
-
-TAGS: Final = nh3.ALLOWED_TAGS - {"map", "area"} | {"section", "article", "figure", "figcaption", "caption", "details"}
-ATTRIBUTES: Final[Mapping[str, set[str]]] = {
-    "*": {"style", "class", "title", "dir", "lang"},
-    "a": {"href"},
-    "img": {"src", "alt", "width", "height"},
-    "td": {"colspan", "rowspan", "align"},
-    "th": {"colspan", "rowspan", "align", "scope"},
-    "table": {"border", "align"},
-    "ol": {"start"},
-    "details": {"open"},
-}
-STYLES: Final = {
-    "background-color", "border", "border-bottom", "border-collapse", "border-color", "border-left", "border-right",
-    "border-top", "color", "font-family", "font-size", "font-style", "font-weight", "height", "line-height", "margin",
-    "max-width", "min-width", "padding", "text-align", "text-decoration", "vertical-align", "white-space", "width",
-}  # fmt: skip
-"""Properties that move nothing out of its place. A value that could load something is left out."""
-
-
-_PLAIN_TAG = re.compile(
-    r"<(/?)([a-z][a-z0-9]{0,15}+)(?:\s++[a-z][\w:-]*+(?:=(?:\"[^\"<>]*+\"|'[^'<>]*+'|[\w.%#-]++))?+)*+\s*+/?>", re.IGNORECASE
 )
 _PAIRS: Final = {
     "a", "b", "br", "caption", "code", "col", "colgroup", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i",
