@@ -68,7 +68,8 @@ def parse_object(payload: bytes) -> dict[str, object]:
 
 
 def words_of(value: object, most: int) -> str:
-    """At most so many characters to quote of what a container says. Lists in lists may be too many for Python to show."""
+    """So many characters at most of what a container says, to be quoted. Lists in lists may be too deep for Python to
+    show."""
     return str(value)[:most] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 

@@ -71,7 +71,7 @@ _ALONE: Final = {"br", "col", "hr", "img", "wbr"}
 
 
 def readable_part(html: str) -> str:
-    """As much of HTML, from its beginning, as is read in a time that anybody would wait for: nearly always all of it."""
+    """As much of HTML, from its beginning, as is read in a time that anybody would wait for: mostly all of it."""
     html = html[:MOST_HTML]
     number = html.count("<")
     if MOST_TAGS < number <= MOST_PAIRS:
