@@ -75,6 +75,7 @@ class CellRun:
         self._wake = wake
         self._should_stop = should_stop
         self._incomplete = False
+        self._left_out_before = kernel.left_out
         self._looks_at_once = False
         self._engine_error = ""
         self._removed_for: str | None = None
@@ -134,6 +135,7 @@ class CellRun:
             status, kept, message = "error", True, None
             error = error or Error("Aborted", "The kernel aborted the cell before it ran.", ())
             message = execution.disk_full(error)
+        self._incomplete |= self._kernel.left_out > self._left_out_before
         changed = from_reply(self._cell.reply_metadata)
         self._cell.reply_metadata = {}  # it may be large, and the cell lives as long as its execution
         result = Execution(

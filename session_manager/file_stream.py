@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from .engine.base import ExecStream
 from .errors import FileError, FrameError
-from .frames import CLOSE, DATA, HEADER, REPLY, REQUEST, FrameReader, parse_object
+from .frames import CLOSE, DATA, HEADER, REPLY, REQUEST, FrameReader, parse_object, words_of
 
 SILENCE = 120.0
 """Seconds in which the other side has to send or take something: it may walk a large workspace first."""
@@ -40,7 +40,7 @@ class FileStream:
         """The next piece of a file; b"" after the last."""
         kind, payload = await self._receive()
         if kind == REPLY:  # what went wrong meanwhile
-            raise FileError(f"The file can't be read to its end: {str(self._parse(payload).get('sentence'))[:500]}")
+            raise FileError(f"The file can't be read to its end: {words_of(self._parse(payload).get('sentence'), 500)}")
         if kind != DATA:
             raise FileError("The container sent something else than a file.")
         return payload

@@ -67,6 +67,12 @@ def parse_object(payload: bytes) -> dict[str, object]:
     return message
 
 
+def words_of(value: object, most: int) -> str:
+    """So many characters at most of what a container says, to be quoted. Lists in lists may be too deep for Python to
+    show."""
+    return str(value)[:most] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
+
+
 @dataclass(frozen=True, slots=True)
 class KernelState:
     """What the supervisor says of its kernel. It comes out of a container: believed, never trusted."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import nh3
@@ -25,6 +25,14 @@ PICTURES: Final = {
 SVG: Final = "image/svg+xml"
 MOST_HTML: Final = 8 << 20
 """Characters of one piece of HTML; of a longer one the beginning is shown."""
+
+MOST_TAGS: Final = 4000
+"""Of HTML whose tags are no plain pairs: reading those may take the square of their number."""
+MOST_PAIRS: Final = 200_000
+"""Tags of HTML where each that begins something has its end in its place, as in a table."""
+MOST_DEPTH: Final = 100
+LONGEST_ODD_TAG: Final = 10_000
+"""Characters from one "<" to the next, where what follows is no plain tag: it may be a million attributes."""
 
 MOST_PLACEHOLDER: Final = 1000
 """Characters about something of which nothing else can be shown."""
@@ -48,10 +56,58 @@ STYLES: Final = {
 """Properties that move nothing out of its place. A value that could load something is left out."""
 
 
+_PLAIN_TAG = re.compile(
+    r"<(/?)([a-z][a-z0-9]{0,15}+)"
+    r"(?:\s++[a-z][\w:-]*+(?:=(?:\"[^\"<>]*+\"|'[^'<>]*+'|[\w.%#-]++))?+){0,30}+\s*+/?>",
+    re.IGNORECASE,
+)
+_PAIRS: Final = {
+    "a", "b", "br", "caption", "code", "col", "colgroup", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i",
+    "img", "li", "ol", "p", "pre", "small", "span", "strong", "style", "sub", "sup", "table", "tbody", "td", "tfoot",
+    "th", "thead", "tr", "u", "ul", "wbr",
+}  # fmt: skip
+_ALONE: Final = {"br", "col", "hr", "img", "wbr"}
+"""Of these, those that have no end."""
+
+
+def readable_part(html: str) -> str:
+    """As much of HTML, from its beginning, as is read in a time that anybody would wait for: mostly all of it."""
+    html = html[:MOST_HTML]
+    number = html.count("<")
+    if MOST_TAGS < number <= MOST_PAIRS:
+        plain = _PLAIN_TAG.findall(html)
+        if len(plain) == number and _in_pairs(plain):
+            return html
+    end = 0
+    for _ in range(min(number, MOST_TAGS)):
+        begin = html.index("<", end)
+        end = begin + 1
+        following = html.find("<", end)
+        length = (following if following >= 0 else len(html)) - begin
+        if length > LONGEST_ODD_TAG and _PLAIN_TAG.match(html, begin) is None:
+            return html[:begin]
+    return html if number <= MOST_TAGS else html[: html.index("<", end)]
+
+
+def _in_pairs(tags: Iterable[tuple[str, str]]) -> bool:
+    """Whether these, each a slash or none and a name, begin and end what is in each other, and not too deep."""
+    open_tags: list[str] = []
+    for slash, name in tags:
+        tag = name.lower()
+        if tag not in _PAIRS or len(open_tags) > MOST_DEPTH:
+            return False
+        if slash:
+            if not open_tags or open_tags.pop() != tag:
+                return False
+        elif tag not in _ALONE:
+            open_tags.append(tag)
+    return True
+
+
 def harmless_html(html: str) -> str:
     """The HTML without what runs, loads, sends, or leaves its place on the page; its text and tables stay."""
     return nh3.clean(
-        well_formed(html[:MOST_HTML]),
+        well_formed(readable_part(html)),
         tags=set(TAGS),
         clean_content_tags={"script", "style", "title", "template", "noscript", "iframe", "object", "svg", "math"},
         attributes={tag: set(names) for tag, names in ATTRIBUTES.items()},

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from .errors import FileMissing, FileTooLarge, NotebookError
+from .json_bound import holds_too_much
 from .outputs import DisplayRegistry, Error, Output, OutputLog
 from .outputs.typed import clean_str
 from .protocol import OUTPUT_TYPES, as_count
@@ -209,7 +210,9 @@ class JournalReader:
 
 
 def record_in(line: bytes) -> Mapping[str, object] | None:
-    """The record in a line; None where it is none."""
+    """The record in a line; None where it is none, or would take far more room than its line."""
+    if holds_too_much(line):
+        return None
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import KernelStartFailed
+from .json_bound import holds_too_much
 from .link import Link
 from .missed import Missed
 from .outputs import DisplayRegistry, Output, OutputLog
@@ -76,6 +77,8 @@ class Kernel:
         """``time.monotonic()`` of the last message from the kernel."""
         self.malformed = 0
         """Messages that were none."""
+        self.left_out = 0
+        """Messages that held more than is worth reading."""
 
     async def connect(self, timeout: float) -> None:
         """Open the channels and wait until the kernel answers and its outputs reach us.
@@ -312,6 +315,10 @@ class Kernel:
                 slice_end = time.monotonic() + SLICE
 
     def _decode(self, session: Any, frames: list[bytes]) -> Message | None:
+        if any(map(holds_too_much, frames)):
+            self.left_out += 1
+            logger.debug("a message of %d bytes holds too many values", sum(map(len, frames)))
+            return None
         try:
             _, parts = session.feed_identities(frames)
             message: object = session.deserialize(parts)

@@ -44,6 +44,7 @@ from .frames import (
     FrameReader,
     KernelState,
     parse_object,
+    words_of,
 )
 from .link_thread import LinkThread
 from .turn import Turn
@@ -52,6 +53,8 @@ from .zmtp import MessageBound
 logger = logging.getLogger(__name__)
 
 PIECES_AT_ONCE = 64
+MOST_WAITING = 10_000
+"""Frames that wait for a container that takes none. It can make clients connect again and again."""
 
 
 @dataclass(slots=True, eq=False)
@@ -145,7 +148,7 @@ class Link:
         finally:
             self._requests.pop(number, None)
         if "error" in reply:
-            raise LinkError(f"The container's supervisor refused {op!r}: {str(reply['error'])[:200]}")
+            raise LinkError(f"The container's supervisor refused {op!r}: {words_of(reply['error'], 200)}")
         return reply
 
     async def acquire_turn(self) -> None:
@@ -243,6 +246,9 @@ class Link:
 
     def _acceptor(self, channel: str) -> Callable[[int], None]:
         def accept(_events: int) -> None:
+            if len(self._outgoing) > MOST_WAITING:
+                self._break(FrameError("The container takes nothing of what is sent to it."))
+                return
             with contextlib.suppress(BlockingIOError):
                 connection, _ = self._listeners[channel].accept()
                 connection.setblocking(False)
@@ -370,7 +376,7 @@ class Link:
         if self._listening or message.get("protocol") != PROTOCOL or not isinstance(connection, dict):
             raise FrameError(
                 "The container speaks another version of the link "
-                f"({str(message.get('protocol'))[:9]}; this is {PROTOCOL}).",
+                f"({words_of(message.get('protocol'), 9)}; this is {PROTOCOL}).",
                 "Stop the session and start it again: its image is older or newer than this program.",
             )
         key, scheme = connection.get("key"), connection.get("signature_scheme")

@@ -38,6 +38,7 @@ from .registry import (
 )
 from .session import Session
 from .settings import Settings
+from .variables import as_size
 from .workspace import WorkspaceFiles
 
 logger = logging.getLogger(__name__)
@@ -271,7 +272,7 @@ class SessionManager:
             except (ContainerGone, LinkError) as error:
                 logger.debug("no status of %s: %s", info.name, error)
             await link.close()
-        memory, running = fields.get("memory"), fields.get("running")
+        running = fields.get("running")
         state = "files only" if info is None else info.state
         return SessionStatus(
             key=session.key,
@@ -282,7 +283,7 @@ class SessionManager:
             age=None if info is None else time.time() - session.created,
             idle=number(fields.get("idle")),
             running=number(running.get("seconds")) if isinstance(running, dict) else None,
-            memory=memory if isinstance(memory, int) else None,
+            memory=as_size(fields.get("memory")),
             image="" if info is None else info.image,
             unused_since=session.unused_since,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import random
 import time
 from collections.abc import Mapping
@@ -254,7 +255,11 @@ def is_busy(status: Mapping[str, object]) -> bool:
 
 
 def number(value: object) -> float | None:
-    """A number, if it is one that can be compared."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    """A number, if it is one that can be reckoned with: JSON also says NaN, infinity, and whole numbers of any size."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:
+        return None
+    return found if math.isfinite(found) else None

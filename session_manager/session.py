@@ -17,14 +17,15 @@ from .container import Starter
 from .engine.base import ExecStream
 from .errors import ContainerGone, LinkError, SandboxError, SettingsError
 from .execution import Execution
-from .frames import KernelState
+from .frames import KernelState, words_of
 from .journal import Journal, read_session_journal
 from .kernel import Completions, OnOutput
+from .missed import LONGEST_ID
 from .outputs import Output
 from .owned_tasks import OwnedTasks
 from .protocol import as_seconds
 from .registry import SessionName, remove_workspace
-from .variables import SavedVariables, Variable, saved_from, variables_from
+from .variables import SavedVariables, Variable, as_size, saved_from, variables_from
 from .workspace import WorkspaceFiles
 
 logger = logging.getLogger(__name__)
@@ -190,11 +191,11 @@ class Session:
         if not self._attachment.is_attached:
             return None
         try:
-            memory = (await self._attachment.link.request("status")).get("memory")
+            status = await self._attachment.link.request("status")
         except LinkError as error:
             logger.debug("no memory of %s: %s", self.key, error)
             return None
-        return memory if isinstance(memory, int) else None
+        return as_size(status.get("memory"))
 
     async def keep_for(self, idle_timeout: float) -> None:
         """Have it put away after so many seconds without a cell, in place of ``limits.idle_timeout``.
@@ -392,7 +393,7 @@ class Session:
         if not isinstance(running, dict):
             return None
         msg_id, seconds = running.get("msg_id"), running.get("seconds")
-        return str(msg_id), as_seconds(seconds)
+        return words_of(msg_id, LONGEST_ID), as_seconds(seconds)
 
     async def _beside(self) -> None:
         """A kernel that can be asked beside the cell that runs in it."""

@@ -21,6 +21,7 @@ from .container_options import ContainerOptions
 from .engine.base import ExecStream
 from .errors import FileError, FileMissing, FileRefused, FileTooLarge
 from .file_stream import FileStream
+from .frames import words_of
 from .settings import Limits
 
 CHUNK = 131072
@@ -300,7 +301,7 @@ def answer_of(answer: Mapping[str, object]) -> Mapping[str, object]:
     kind = answer.get("error")
     if kind is None:
         return answer
-    sentence = str(answer.get("sentence"))[:500]
+    sentence = words_of(answer.get("sentence"), 500)
     if kind == "missing":
         raise FileMissing(f"There is no such file. {sentence}")
     if kind in ("too large", "too many"):
@@ -326,7 +327,7 @@ def entry_of(fields: object) -> FileEntry:
         or kind not in ("file", "folder", "link", "other")
         or not isinstance(size, int)
         or isinstance(size, bool)
-        or size < 0
+        or not 0 <= size < 1 << 63
         or not isinstance(target, str | None)
     ):
         raise FileError("The container sent a malformed list of files.")

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from ..errors import FileMissing, SandboxError
 from ..execution import readable_size
-from ..outputs import strip_escapes
 from ..registry import SessionName, read_registry
 from ..settings import Settings
 from ..workspace import FileEntry, WorkspaceFiles
@@ -23,7 +22,7 @@ from .cells import open_manager, without_pool
 from .exits import FAILED, complain
 from .sessions import onlooker
 from .tables import plain, print_table
-from .transfers import Arrived, bar, find_files, get_file, get_files, lines, local_files, put_files
+from .transfers import Arrived, bar, find_files, get_file, get_files, lines, local_files, one_line, put_files
 
 STANDARD_OUTPUT = Path("-")
 
@@ -91,11 +90,6 @@ def readable_moment(seconds: float) -> str:
         return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError, OSError):
         return "-"
-
-
-def one_line(name: str) -> str:
-    """A name that neither ends the line nor says anything to a terminal; it may hold any character."""
-    return "".join(character if character.isprintable() else "�" for character in strip_escapes(name))
 
 
 async def get(

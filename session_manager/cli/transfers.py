@@ -42,7 +42,7 @@ def bar(name: str, size: int) -> Iterator[Callable[[int], None] | None]:
         return
     progress = make_progress()
     with progress:
-        task = progress.add_task(strip_escapes(name), total=size)
+        task = progress.add_task(one_line(name), total=size)
         yield lambda done: progress.update(task, completed=done)
 
 
@@ -156,7 +156,7 @@ async def find_files(files: WorkspaceFiles, wanted: Sequence[str]) -> dict[str, 
             if each.kind == "file":
                 add(found, name, each)
             else:
-                complain(f"Left out: {each.path} is {'a link' if each.kind == 'link' else 'no file'}.")
+                complain(f"Left out: {one_line(each.path)} is {'a link' if each.kind == 'link' else 'no file'}.")
     return found
 
 
@@ -194,8 +194,13 @@ async def get_file(files: WorkspaceFiles, entry: FileEntry, place: Path) -> Arri
     return Arrived(entry.path, place, got.size)
 
 
+def one_line(name: str) -> str:
+    """A name that neither ends the line nor says anything to a terminal; it may hold any character."""
+    return "".join(character if character.isprintable() else "�" for character in strip_escapes(name))
+
+
 def lines(arrived: Sequence[Arrived], *, into: bool) -> Iterator[str]:
     """A line for each: what came from where, how large."""
     for one in arrived:
         name = f"{one.local} -> {one.path}" if into else f"{one.path} -> {one.local}"
-        yield strip_escapes(f"{name} ({readable_size(one.size)})")
+        yield one_line(f"{name} ({readable_size(one.size)})")

@@ -62,7 +62,8 @@ def test_names_from_inside_stay_in_the_folder_and_off_the_terminal(alone: Comman
     code = (
         "import os\nos.makedirs('out/deep')\n"
         "open('out/\\x1b[31mred.txt', 'w').write('x'); open('out/deep/a.txt', 'w').write('y')\n"
-        "os.symlink('/etc/passwd', 'out/passwd.txt')"
+        "os.symlink('/etc/passwd', 'out/passwd.txt')\n"
+        "open('out/two\\nTaken home: lines.csv', 'w').write('z')"
     )
     assert alone("run", "-s", "key", "-c", code).returncode == 0
     code, shown = alone.on_a_terminal("files", "key")
@@ -70,6 +71,9 @@ def test_names_from_inside_stay_in_the_folder_and_off_the_terminal(alone: Comman
     got = alone("files", "key", "get", "out/deep/*.txt", "home")
     assert got.returncode == 0, got.stderr
     assert [path.name for path in (alone.folder / "home").rglob("*.txt")] == ["a.txt"]
+    assert b"two\xef\xbf\xbdTaken home: lines.csv" in shown
+    got = alone("files", "key", "get", "out/*.csv", "home")
+    assert got.returncode == 0 and len(got.stdout.splitlines()) == 1, got.stdout
     refused = alone("files", "key", "get", "out/passwd.txt", "elsewhere")
     assert refused.returncode == 1 and not list(alone.folder.rglob("passwd.txt"))
 

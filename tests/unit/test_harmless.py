@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from session_manager.harmless import harmless_data, harmless_html, picture_url
+from session_manager import harmless
+from session_manager.harmless import MOST_TAGS, harmless_data, harmless_html, picture_url, readable_part
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n....").decode()
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
@@ -111,3 +112,46 @@ def test_html_that_a_script_was_to_fill_gives_way_to_what_can_be_seen() -> None:
     )
     assert harmless_data({"text/html": chart, "text/plain": "Figure()"}) == {"text/plain": "Figure()"}
     assert harmless_data({"text/html": chart}) == {"text/plain": "[text/html, 52 bytes]"}
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<div>",
+        "<table><b>",
+        "<font color=red>",
+        "<",
+        "<div></b>",
+        "<div><table></div></table>",
+        '<div a="></div>">',
+        '<div a=b"c d="></div>">',
+        "<div><!--</div>-->",
+        "<b/></b>" * 2 + "<i/>",
+        "<div>" * 200 + "</div>" * 200,
+        "<x></x>",
+    ],
+)
+def test_html_that_would_take_the_square_of_its_length_is_cut(piece: str) -> None:
+    html = piece * (50_000 // len(piece) + 20_000 // piece.count("<"))
+    kept = readable_part(html)
+    assert html.startswith(kept) and kept.count("<") == MOST_TAGS
+
+
+def test_a_tag_without_end_is_cut() -> None:
+    for odd in ("".join(f" a{number}=1" for number in range(10_000)), "/a" * 10_000, ' a="' + "><" * 10_000):
+        assert len(readable_part(f"<b>shown</b><a{odd}>")) < 50_000
+    assert readable_part(f"<b>shown</b><a {'b ' * 10_000}>") == "<b>shown</b>"
+
+
+def test_what_is_cut_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harmless, "MOST_TAGS", 10)
+    assert harmless_html("<div>x" * 200).count("<div>") == 10
+
+
+def test_a_large_table_is_shown_whole() -> None:
+    row = '<tr class="x"><td style="color: red">1</td><td colspan=2 title=\'"\'>a &amp; b<br/></td></tr>\n'
+    html = f'<div><style scoped>a > b {{}}</style><table border="1"><tbody>{row * 3000}</tbody></table></div>'
+    assert html.count("<") > 5 * MOST_TAGS
+    assert harmless_html(html).count("<tr>") == 3000
+    picture = f'<img src="data:image/png;base64,{PNG * 1000}">'
+    assert readable_part(picture) == picture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from session_manager import Limits, NotebookError, journal, read_journal
+from session_manager import Limits, NotebookError, journal, json_bound, read_journal
 from session_manager.journal import JournalCell, JournalReader, JournalStart, journal_of
 
 KERNEL = {"event": "kernel", "at": 1.0, "image": "i", "python": "3.12"}
@@ -85,6 +85,13 @@ def test_a_line_longer_than_any_record_is_skipped(monkeypatch: pytest.MonkeyPatc
     for _ in range(100):
         reader.feed(b"x" * 999)
     reader.feed(b"\n" + b"".join(lines(cell("after"))))
+    assert [found.code for found in reader.journal().cells] == ["after"]
+
+
+def test_a_line_that_holds_too_much_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_bound, "MOST_VALUES", 500)
+    reader = JournalReader(1 << 16, 1 << 20)
+    reader.feed(b"".join(lines({**cell("before"), "more": [[]] * 1000}, cell("after"))))
     assert [found.code for found in reader.journal().cells] == ["after"]
 
 

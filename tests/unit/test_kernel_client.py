@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 from jupyter_client.session import Session as Wire
 
+from session_manager import json_bound
 from session_manager.errors import KernelStartFailed
 from session_manager.kernel import Kernel
 from session_manager.outputs import Display, Error, Output, Stream
@@ -106,6 +107,42 @@ async def test_a_message_over_the_limit_is_dropped_and_the_next_cell_works(bench
     assert (result.status, result.output_incomplete) == ("ok", True)
     assert result.outputs == (Stream("stdout", "before"),)
     await assert_works(bench)
+
+
+async def test_a_message_of_too_many_values_is_left_out_and_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_bound, "MOST_VALUES", 2000)
+
+    def cell(kernel: FakeKernel, request: Message) -> None:
+        kernel.status(request, "busy")
+        kernel.publish(request, "display_data", data={"application/json": [[]] * 3000}, metadata={})
+        kernel.print(request, "a, [b], {c}, " * 1000)
+        kernel.end(request)
+
+    bench.fake.cell = cell
+    result = await bench.run()
+    assert (result.status, result.output_incomplete) == ("ok", True)
+    assert result.outputs == (Stream("stdout", "a, [b], {c}, " * 1000),)
+    assert bench.kernel.left_out == 1
+    await assert_works(bench)
+
+
+@pytest.mark.parametrize(
+    ("text", "too_much"),
+    [
+        (b"[" + b"[]," * 100 + b"1]", True),
+        (b"[" + b"1," * 200 + b"1]", True),
+        (b"[" + b'"a",' * 100 + b"1]", True),
+        (b'{"a": "' + rb"\",[{\\" * 100 + b'"}', False),
+        (b'["' + rb'\\"' + b",[]" * 100 + b"]", True),
+        (b'"' + b",[" * 100, False),
+        (b"[" + b"12345678901234567890," * 90 + b"1]", False),
+    ],
+)
+def test_values_are_counted_and_what_is_in_strings_is_not(
+    text: bytes, too_much: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_bound, "MOST_VALUES", 100)
+    assert json_bound.holds_too_much(text) is too_much
 
 
 async def test_a_reply_over_the_limit_is_recovered_and_the_next_cell_works(bench: Bench, hasty: None) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from session_manager.errors import FrameError, LinkBroken
+from session_manager import link as link_module
+from session_manager.errors import FrameError, LinkBroken, LinkError
 from session_manager.frames import (
+    CLOSE,
     CREDIT,
     CREDIT_PAYLOAD,
     DATA,
@@ -19,6 +21,7 @@ from session_manager.frames import (
     HEADER,
     HELLO,
     MAX_PAYLOAD,
+    OPEN,
     REPLY,
     REQUEST,
     WINDOW,
@@ -48,6 +51,7 @@ HOSTILE = {
     "unknown kind": frame(9),
     "kind zero": frame(0, 0, b"x"),
     "a kind of ours": frame(REQUEST, 0, b"{}"),
+    "a stream of its own": frame(OPEN, 1, b"shell"),
     "second hello": hello(),
     "malformed JSON": frame(EVENT, 0, b'{"event": '),
     "no UTF-8": frame(EVENT, 0, b'{"event": "\xff"}'),
@@ -168,3 +172,49 @@ async def test_a_relay_that_sends_and_never_reads_takes_little_room(links: Links
             await relay.send(frame(DATA, number, b"x") * 1000)
             await read_exactly(client, 1000)
     await relay.credits(number, 50_000)
+
+
+async def test_a_relay_that_takes_nothing_is_left_though_clients_come_again_and_again(
+    links: Links, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "MOST_WAITING", 20)
+    bystander, other = await links.attached()
+    link, relay = await links.attached()
+    client = await links.client(link)
+    sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(client, b"x" * (2 * WINDOW)))
+    await until(lambda: bool(link._outgoing))
+    for number in range(2, 200):
+        await links.client(link)
+        await until(lambda number=number: link.broken is not None or number in link._streams)  # type: ignore[misc]
+        if link.broken is not None:
+            break
+        await relay.send(frame(CLOSE, number))
+        await until(lambda number=number: number not in link._streams)  # type: ignore[misc]
+    assert "takes nothing" in str(link.broken)
+    with contextlib.suppress(OSError):
+        await sending
+    await links.check(bystander, other)
+
+
+async def test_replies_with_other_ids_answer_nothing(links: Links) -> None:
+    link, relay = await links.attached()
+    asking = asyncio.create_task(link.request("status", PATIENCE))
+    _, _, payload = await relay.frame()
+    number = json.loads(payload)["id"]
+    for forged in (number + 1, number - 1, -number, 0, str(number), [number], None, 10**400, number + 0.5):
+        await relay.send(frame(REPLY, 0, json.dumps({"id": forged, "busy": "forged"}).encode()))
+    await relay.send(frame(REPLY, 0, json.dumps({"id": number, "busy": True}).encode()) * 2)
+    assert (await asking)["busy"] is True
+    await links.check(link, relay)
+
+
+async def test_a_refusal_of_lists_in_lists_is_one_like_any_other(links: Links) -> None:
+    link, relay = await links.attached()
+    for depth in (5, 500, 900, 950, 970, 980):
+        asking = asyncio.create_task(link.request("status", PATIENCE))
+        _, _, payload = await relay.frame()
+        error = b"[" * depth + b"]" * depth
+        await relay.send(frame(REPLY, 0, b'{"error": ' + error + b', "id": %d}' % json.loads(payload)["id"]))
+        with pytest.raises(LinkError, match="refused 'status': a list"):
+            await asking
+    await links.check(link, relay)

@@ -58,6 +58,12 @@ def test_a_person_s_terminal_gets_colours_and_moves_in_the_line_but_nothing_else
     assert terminal_safe("\x1b[31mred\x1b[0m 1%\r2%\b3\n") == "\x1b[31mred\x1b[0m 1%\r2%\b3\n"
     assert terminal_safe("\x1b]0;title\x07\x1b[2J\x1b[5;5Hx\x1b]52;c;AAAA\x1b\\y\x9b5n\x07") == "xy"
     assert terminal_safe("\x1b") + terminal_safe("]52;c;AAAA\x07") == "]52;c;AAAA"
+    link = "\x1b]8;id=1;https://evil.example\x1b\\\x1b[4mhttps://example.org\x1b[0m\x1b]8;;\x1b\\"
+    assert terminal_safe(link) == "\x1b[4mhttps://example.org\x1b[0m"
+    assert terminal_safe(link.replace("\x1b\\", "\x07")) == "\x1b[4mhttps://example.org\x1b[0m"
+    assert terminal_safe("\x9d8;;https://evil.example\x9chere\x9d8;;\x9c") == "here"
+    for cut in range(len(link)):
+        assert "\x1b]" not in terminal_safe(link[:cut]) + terminal_safe(link[cut:])
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 import time
+import zlib
 from collections.abc import Mapping
 
 import pytest
@@ -104,6 +107,44 @@ def test_the_text_that_reads_best_is_chosen(data: dict[str, object], expected: s
 )
 def test_a_picture_is_one_line_with_its_size(mime: str, encoded: str, expected: str) -> None:
     assert bundle({"text/plain": "<Figure size 640x480 with 1 Axes>", mime: encoded}) == expected
+
+
+def large_png(side: int) -> bytes:
+    """A black picture, whole: a few megabytes that would be gigabytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    packer = zlib.compressobj(1)
+    row = bytes(1 + 4 * side)
+    pixels = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
+    header = side.to_bytes(4, "big") * 2 + b"\x08\x06\0\0\0"
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_a_picture_that_would_be_gigabytes_is_never_unpacked() -> None:
+    code = (
+        "import base64, resource, sys\n"
+        "from types import SimpleNamespace\n"
+        "from session_manager.ask.pictures import data_urls\n"
+        "from session_manager.cli.pictures import images_in, inline_sequence\n"
+        "from session_manager.harmless import harmless_data\n"
+        "from session_manager.outputs import OutputLog, text_for_model\n"
+        "content = sys.stdin.buffer.read()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "log = OutputLog(16 << 20)\n"
+        "data = {'image/png': base64.b64encode(content).decode()}\n"
+        "log.apply('display_data', {'data': data, 'metadata': {}})\n"
+        "print(text_for_model(log.outputs))\n"
+        "print(len(list(data_urls(SimpleNamespace(outputs=log.outputs)))), *harmless_data(data))\n"
+        "[(mime, found)] = images_in(data)\n"
+        "print(mime, found == content, inline_sequence('kitty', mime, found) is not None)\n"
+        "print('PIL' in sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], input=large_png(16_000), capture_output=True, check=True)
+    assert run.stdout.decode().splitlines() == [
+        "[image/png 16000x16000, 4.5 MB]", "1 text/html", "image/png True True", "False",
+    ]  # fmt: skip
 
 
 @given(st.binary(max_size=200))

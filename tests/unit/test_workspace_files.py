@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import json
@@ -13,7 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from session_manager import FileError, FileMissing, FileRefused, FileTooLarge, Limits, WorkspaceFiles, frames
+import session_manager
+from session_manager import (
+    FileError,
+    FileMissing,
+    FileRefused,
+    FileTooLarge,
+    Limits,
+    WorkspaceFiles,
+    file_stream,
+    frames,
+)
 from session_manager.container_options import ContainerOptions
 from session_manager.engine.base import ExecStream
 
@@ -90,6 +101,8 @@ def files(*said: bytes, **limits: object) -> WorkspaceFiles:
         {"size": -1},
         {"size": True},
         {"size": 1.5},
+        {"size": 1 << 63},
+        {"size": 10**400},
         {"target": 3},
     ],
 )
@@ -106,6 +119,19 @@ async def test_times_that_are_none_are_no_time(modified: object) -> None:
     assert found.modified == 0.0
 
 
+def test_no_archive_is_unpacked() -> None:
+    """So no container can send one that is a bomb, or names files elsewhere: they come one by one, through the door."""
+    words = {"extract", "extractall", "extractfile", "unpack_archive", "get_archive", "export", "ZipFile"}
+    for path in sorted(Path(session_manager.__file__).parent.rglob("*.py")):
+        called = {node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+        names = {
+            one.attr if isinstance(one, ast.Attribute) else one.id
+            for one in called
+            if hasattr(one, "attr") or hasattr(one, "id")
+        }
+        assert not names & words - ({"export"} if path.parent.name == "cli" else set()), path
+
+
 async def test_a_listing_without_end_and_one_that_is_too_long() -> None:
     with pytest.raises(FileError, match="no end"):
         await files(*[reply(entries=[])] * 9).list()
@@ -113,6 +139,27 @@ async def test_a_listing_without_end_and_one_that_is_too_long() -> None:
         await files(reply(entries=[ENTRY] * 3, end=True), files=2).list()
     with pytest.raises(FileTooLarge):
         await files(reply(entries=[ENTRY], end=True, truncated=True), files=1).list()
+
+
+async def test_a_refusal_of_lists_in_lists_is_one_like_any_other() -> None:
+    refusal = frame(frames.REPLY, b'{"error": "refused", "sentence": ' + b"[" * 400 + b"]" * 400 + b"}")
+    with pytest.raises(FileRefused, match="a list"):
+        await files(refusal).get("a")
+
+
+async def test_a_container_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_stream, "SILENCE", 0.1)
+    ours, theirs = socket.socketpair()
+    silent = Scripted()
+    silent.ours.close()
+    silent.ours = ours
+    ours.setblocking(False)
+
+    async def open_door(*, write: bool) -> ExecStream:
+        return silent
+
+    with theirs, pytest.raises(FileError, match="said nothing"):
+        await WorkspaceFiles(open_door, Limits(), ContainerOptions()).list()
 
 
 @pytest.mark.parametrize(

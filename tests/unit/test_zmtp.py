@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -13,11 +14,13 @@ import zmq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from session_manager.errors import FrameError
-from session_manager.frames import CREDIT, DATA, MAX_PAYLOAD
+from session_manager.errors import FrameError, KernelStartFailed
+from session_manager.frames import CREDIT, DATA, MAX_PAYLOAD, OPEN
+from session_manager.kernel import Kernel
+from session_manager.settings import Limits
 from session_manager.zmtp import MOST_PARTS, MessageBound
 
-from .links import IOPUB, Links, frame, until
+from .links import IOPUB, Links, Relay, frame, until
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 READY = b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03PUB"
@@ -140,3 +143,48 @@ async def test_a_message_without_end_breaks_the_link_and_is_not_kept(links: Link
         await until(lambda: link.broken is not None)
         assert isinstance(link.broken, FrameError) and "10000 parts" in str(link.broken)
         assert resident() - before < 100 << 20
+
+
+ENDLESS = {
+    "nothing": b"",
+    "half a greeting, byte by byte": GREETING[:40],
+    "a greeting and no word more": GREETING,
+    "half a handshake": GREETING + READY[:10],
+    "a handshake and no word more": GREETING + READY,
+}
+
+
+@pytest.mark.parametrize("said", ENDLESS.values(), ids=ENDLESS)
+async def test_a_greeting_that_never_ends_is_given_up(links: Links, said: bytes) -> None:
+    bystander, other = await links.attached()
+    link, relay = await links.attached()
+
+    async def drip(relay: Relay) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                kind, number, _ = await relay.frame()
+                if kind == OPEN:
+                    for byte in said:
+                        await relay.send(frame(DATA, number, bytes([byte])))
+
+    dripping = asyncio.create_task(drip(relay))
+    kernel = Kernel(link, Limits(), lambda: None)
+    with pytest.raises(KernelStartFailed, match="did not answer"):
+        await asyncio.wait_for(kernel.connect(0.5), 20)
+    dripping.cancel()
+    await links.check(bystander, other)
+
+
+async def test_a_greeting_that_goes_on_for_ever_breaks_the_link(links: Links) -> None:
+    bystander, other = await links.attached()
+    link, relay = await links.attached()
+    connecting = asyncio.create_task(Kernel(link, Limits(), lambda: None).connect(1.0))
+    kind, number, _ = await relay.frame()
+    assert kind == OPEN
+    with contextlib.suppress(OSError):
+        await relay.send(frame(DATA, number, GREETING * 1000))
+    await until(lambda: link.broken is not None)
+    assert isinstance(link.broken, FrameError)
+    with pytest.raises(KernelStartFailed):
+        await connecting
+    await links.check(bystander, other)
