@@ -25,11 +25,30 @@ PANELS = {
 }
 
 
+CURVES = ("listing", "reaping", "starting")
+
+
+def draw_curves(alone: list[dict[str, Any]], axes: Any) -> None:
+    """What one more costs beside so many sessions, by what is done."""
+    for verb in CURVES:
+        found = [one for one in alone if one["what"].startswith(verb) and one["value"] is not None]
+        counts = [int(one["what"].split()[-2]) for one in found]
+        axes.plot(counts, [one["value"] for one in found], "o-", label=verb)
+    axes.set_title("This package, with so many sessions open", loc="left")
+    axes.set_xlabel("sessions")
+    axes.set_ylabel("seconds")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+
+
 def draw(report: dict[str, Any], picture: Path) -> None:
-    """One panel for each measurement, seconds on a logarithmic axis, ours in another colour."""
+    """One panel for each measurement, seconds on a logarithmic axis, ours in another colour; and the curves below."""
     contenders = report["contenders"]
-    figure, panels = pyplot.subplots(len(PANELS), 1, figsize=(10, 2.6 * len(PANELS)), layout="constrained")
-    for axes, (measurement, title) in zip(panels, PANELS.items(), strict=True):
+    height = 2.6 * (len(PANELS) + 1)
+    figure, panels = pyplot.subplots(len(PANELS) + 1, 1, figsize=(10, height), layout="constrained")
+    draw_curves(report["alone"], panels[-1])
+    for axes, (measurement, title) in zip(panels[:-1], PANELS.items(), strict=True):
         found = {name: one["summary"][measurement] for name, one in contenders.items() if measurement in one["summary"]}
         titles = [contenders[name]["title"] for name in found]
         medians = [one["median"] for one in found.values()]

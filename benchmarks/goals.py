@@ -117,7 +117,8 @@ def goals(report: Report) -> Iterator[Goal]:
         of.last("time for each cell"), divided=lambda together, one: together / (one / (os.cpu_count() or 1))
     )
     yield at_most("cells in many sessions at once, to one alone per core", share, 1.5)
-    yield at_most("listing many sessions, for each, to few", of.growth("listing", per_session=True), 1.2)
+    for verb in ("listing", "reaping"):
+        yield at_most(f"{verb} many sessions, for each, to few", of.growth(verb, per_session=True), 1.2)
     yield at_most("starting one beside many sessions, to beside few", of.growth("starting", per_session=False), 1.2)
     for label, most in (("`import session_manager`", 150), ("`docker-interpreter --help`", 300)):
         more = beside(of.last(label), divided=lambda ours, nothing: (ours - nothing) * 1000)

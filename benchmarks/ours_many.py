@@ -14,7 +14,7 @@ from benchmarks.sessions import collected, remove_all
 from session_manager import Session, SessionManager, Settings
 
 STARTED_AT_ONCE = 4
-BYTES_EACH = 100_000_000
+BYTES_EACH = 75_000_000
 """Of memory that an idle session may take, generously: with less on the machine, fewer are started."""
 BUSY = 20
 CELLS_EACH = 10
@@ -22,7 +22,7 @@ CELLS_EACH = 10
 
 async def many(quick: bool) -> AsyncIterator[Alone]:
     """Grow to so many sessions, and look at each stage."""
-    stages = (4, 10) if quick else (10, 50, 100)
+    stages = (4, 10) if quick else (10, 100, 200, 300)
     idle_seconds = 5.0 if quick else 30.0
     settings = Settings(image="example", namespace=f"bench-many-{os.getpid()}")
     try:
@@ -60,8 +60,8 @@ async def grow(manager: SessionManager, sessions: list[Session], count: int) -> 
 
 
 async def at_stage(manager: SessionManager, count: int) -> list[Alone]:
-    """Listing them, and starting one more."""
-    lists, starts = [], []
+    """Listing them, looking at each whether it is to be put away, and starting one more."""
+    lists, looks, starts = [], [], []
     for _ in range(3):
         begin = time.perf_counter()
         listed = await manager.list()
@@ -69,12 +69,16 @@ async def at_stage(manager: SessionManager, count: int) -> list[Alone]:
         if len(listed) != count:
             raise RuntimeError(f"{len(listed)} sessions are listed instead of {count}")
         begin = time.perf_counter()
+        await manager._reaper.sweep()
+        looks.append(time.perf_counter() - begin)
+        begin = time.perf_counter()
         session = await manager.throw_away()
         await collected(session, "x = 1")
         starts.append(time.perf_counter() - begin)
         await session.stop(purge=True)
     return [
         Alone(f"listing {count} sessions", statistics.median(lists), "s"),
+        Alone(f"reaping, of which none is due, among {count} sessions", statistics.median(looks), "s"),
         Alone(f"starting one beside {count} sessions", statistics.median(starts), "s"),
     ]
 

@@ -23,7 +23,7 @@ from .kernel import load_client
 from .link import Link
 from .link_thread import LinkThread
 from .pool import Pool
-from .reaper import Reaper, number, observe
+from .reaper import Reaper, ask_own, number, observe
 from .registry import (
     COPY,
     LABEL_LIFE,
@@ -102,7 +102,7 @@ class SessionManager:
         self.engine: Engine = engine if engine is not None else make_engine(self.settings)
         self._progress = progress or logger.info
         self._thread = LinkThread()
-        self._reaper = Reaper(self.engine, self._thread, self.settings)
+        self._reaper = Reaper(self.engine, self._thread, self.settings, self._own_link)
         self._pool = Pool(self.engine, self._thread, self.settings, self._resolved_image)
         self._starter = Starter(
             self.engine,
@@ -262,10 +262,17 @@ class SessionManager:
         found = [one for one in registry.sessions.values() if stopped or one.container is not None]
         return sorted(await asyncio.gather(*map(ask, found)), key=lambda status: (status.owner, status.key))
 
+    def _own_link(self, record: SessionRecord) -> Link | None:
+        who = (record.key, record.owner)
+        return next((one.link for name, one in self._sessions.items() if (name.key, name.owner) == who), None)
+
     async def _status(self, session: SessionRecord) -> SessionStatus:
         info = session.container
         fields: Mapping[str, object] = {}
-        if info is not None and info.state == "running":
+        known = await ask_own(self._own_link(session)) if info is not None and info.state == "running" else None
+        if known is not None:
+            fields = known
+        elif info is not None and info.state == "running":
             link = Link(self._thread, self._thread.new_directory(), lambda: None)
             try:
                 fields = await observe(link, self.engine, info.id)

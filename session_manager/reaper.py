@@ -12,7 +12,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .engine.base import ContainerInfo, Engine
@@ -25,6 +25,8 @@ from .workspaces import Workspaces
 
 logger = logging.getLogger(__name__)
 
+Links = Callable[[SessionRecord], Link | None]
+"""The link that this program has into a session's container, where it has one that works."""
 LONGEST_PAUSE = 60.0
 SHORTEST_PAUSE = 0.2
 STATUS_TIMEOUT = 5.0
@@ -35,6 +37,10 @@ END_TIMEOUT = 10.0
 NEVER_STARTED = 60.0
 """Seconds after which a container that was created and never started belongs to nobody."""
 AT_ONCE = 4
+
+
+def no_link(_record: SessionRecord) -> None:
+    """Of a program that has no sessions of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +75,10 @@ class Limits:
 class Reaper:
     """Sweeps the namespace now and then, once :meth:`start` was called and until :meth:`stop`."""
 
-    def __init__(self, engine: Engine, thread: LinkThread, settings: Settings) -> None:
+    def __init__(self, engine: Engine, thread: LinkThread, settings: Settings, links: Links = no_link) -> None:
         self._engine = engine
         self._thread = thread
+        self._links = links
         self._settings = settings
         self._limits = Limits(settings.limits.idle_timeout, settings.limits.longest_life, settings.saving.enabled)
         self._workspaces = Workspaces(engine, settings)
@@ -157,6 +164,12 @@ class Reaper:
 
     async def _look(self, record: SessionRecord, container: ContainerInfo, fault: str | None) -> None:
         """Ask one session how it is, and put it away where it has to go: for its age, or for a fault that it has."""
+        if fault is None and (known := await ask_own(self._links(record))) is not None:
+            limits = self._limits_of(known)
+            if limits.reason(known) is None:
+                self._next_look[container.id] = time.monotonic() + limits.seconds_left(known)
+                self._silent_since.pop(container.id, None)
+                return
         link = Link(self._thread, self._thread.new_directory(), lambda: None)
         try:
             status = await observe(link, self._engine, container.id)
@@ -236,6 +249,18 @@ class Reaper:
             logger.warning("variables were not saved: %s", error)
             return False
         return isinstance(report := reply.get("report"), dict) and "error" not in report
+
+
+async def ask_own(link: Link | None) -> Mapping[str, object] | None:
+    """The status of a session that this program has a link into, which takes no further program in its container;
+    None where it has none, or that gives no answer."""
+    if link is None:
+        return None
+    try:
+        return await link.request("status", STATUS_TIMEOUT)
+    except LinkError as error:
+        logger.debug("no status over its own link: %s", error)
+        return None
 
 
 async def observe(link: Link, engine: Engine, container: str) -> Mapping[str, object]:

@@ -20,6 +20,7 @@ from .execution import Execution
 from .frames import KernelState, words_of
 from .journal import Journal, read_session_journal
 from .kernel import Completions, OnOutput
+from .link import Link
 from .missed import LONGEST_ID
 from .outputs import Output
 from .owned_tasks import OwnedTasks
@@ -298,6 +299,11 @@ class Session:
         await self._engine.remove(self._name.container)
         if purge or not self._kept:
             await remove_workspace(self._engine, self._name.namespace, self._name.container)
+
+    @property
+    def link(self) -> Link | None:
+        """The link into its container, where there is one that works."""
+        return self._attachment.link if self._attachment.is_attached else None
 
     # -- waking, starting -------------------------------------------------------------------------------------
 

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ..engine.base import ExecStream
-from ..engine.docker import DockerEngine
+from ..engine import ExecStream
 from ..frames import DATA, FrameReader
 from ..zmtp import GREETING
 
@@ -87,20 +86,6 @@ class Recording:
     def close(self) -> None:
         """See :class:`ExecStream`."""
         self.stream.close()
-
-
-class RecordingEngine(DockerEngine):
-    """A Docker engine whose streams to kernels are recorded."""
-
-    def __init__(self, docker_host: str | None = None) -> None:
-        super().__init__(docker_host)
-        self.recordings: list[Recording] = []
-
-    async def exec(self, container: str, *, observe: bool = False) -> ExecStream:
-        """See :meth:`Engine.exec`."""
-        recording = Recording(await super().exec(container, observe=observe))
-        self.recordings.append(recording)
-        return recording
 
 
 class Parts:

@@ -6,10 +6,11 @@ import json
 import statistics
 import time
 
+from ..engine import ExecStream, docker_engine
 from ..errors import SandboxError
 from ..manager import SessionManager
 from ..settings import Settings
-from .cell_trace import HOPS, IN, OUT, RecordingEngine, hops, messages
+from .cell_trace import HOPS, IN, OUT, Recording, hops, messages
 from .cells import without_pool
 from .progress import Progress
 from .tables import plain, print_table
@@ -28,7 +29,13 @@ async def trace(settings: Settings) -> tuple[dict[str, list[float]], list[float]
     """
     if settings.engine != "docker":
         raise SandboxError("The process engine has no hops: its kernels are programs of yours.", "Use --engine docker.")
-    engine = RecordingEngine(settings.docker_host)
+    recordings: list[Recording] = []
+
+    def record(stream: ExecStream) -> Recording:
+        recordings.append(Recording(stream))
+        return recordings[-1]
+
+    engine = docker_engine(settings, tap=record)
     spans = []
     with Progress() as progress:
         async with SessionManager(without_pool(settings), progress=progress, engine=engine) as manager:
@@ -41,7 +48,7 @@ async def trace(settings: Settings) -> tuple[dict[str, list[float]], list[float]
                     raise SandboxError(f"A cell that does nothing ended as {run.status!r}: {run.text.strip()[-300:]}")
                 if number >= BEFORE:
                     spans.append((begin, end))
-    chunks = max((one.chunks for one in engine.recordings), key=len)
+    chunks = max((one.chunks for one in recordings), key=len)
     try:
         recorded = list(messages(chunks))
         cells = [hops(begin, end, recorded) for begin, end in spans]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
@@ -31,8 +32,8 @@ def make_engine(settings: Settings) -> Engine:
     return docker_engine(settings)
 
 
-def docker_engine(settings: Settings) -> DockerEngine:
-    """The engine that holds images, for those who build them.
+def docker_engine(settings: Settings, *, tap: Callable[[ExecStream], ExecStream] | None = None) -> DockerEngine:
+    """The engine that holds images, for those who build them; or, with a ``tap``, who watch its streams.
 
     :raises SettingsError: the settings name another.
     """
@@ -43,4 +44,4 @@ def docker_engine(settings: Settings) -> DockerEngine:
         )
     from .docker import DockerEngine
 
-    return DockerEngine(settings.docker_host)
+    return DockerEngine(settings.docker_host, tap=tap)

@@ -56,12 +56,16 @@ class DockerEngine:
     """An :class:`~session_manager.engine.base.Engine` on a Docker daemon, near or far.
 
     ``docker_host``: ``unix://``, ``tcp://`` or ``ssh://``; None takes DOCKER_HOST, then the current docker context,
-    then the default socket. Nothing is asked of the daemon before the first call.
+    then the default socket. Nothing is asked of the daemon before the first call. ``tap`` is given each stream that
+    :meth:`exec` opens, and returns what takes its place.
     """
 
     name = "docker"
 
-    def __init__(self, docker_host: str | None = None) -> None:
+    def __init__(
+        self, docker_host: str | None = None, *, tap: Callable[[ExecStream], ExecStream] | None = None
+    ) -> None:
+        self._tap = tap
         self._requested_host = docker_host
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="docker")
         self._lock = threading.Lock()
@@ -161,7 +165,8 @@ class DockerEngine:
     async def exec(self, container: str, *, observe: bool = False) -> ExecStream:
         """See :meth:`Engine.exec`."""
         command = [RELAY, RUNTIME_DIRECTORY, *(["observe"] if observe else [])]
-        return await closed_if_cancelled(self._call(lambda api: self._exec(api, container, command)))
+        stream = await closed_if_cancelled(self._call(lambda api: self._exec(api, container, command)))
+        return self._tap(stream) if self._tap is not None else stream
 
     async def open_files(self, container: str) -> ExecStream:
         """See :meth:`Engine.open_files`."""

@@ -12,7 +12,7 @@ from session_manager import manager as manager_module
 from session_manager.cli.sessions import table_of
 from session_manager.engine import Engine, ExecStream
 from session_manager.link import Link
-from session_manager.reaper import observe
+from session_manager.reaper import ask_own, observe
 from tests.conftest import MakeManager
 
 
@@ -66,10 +66,17 @@ async def test_a_container_that_lies_keeps_no_other_from_being_listed_or_put_awa
         truth = await observe(link, engine, container)
         return status if container == found.id else truth
 
+    async def lying_to_its_own(link: Link | None) -> Mapping[str, object] | None:
+        truth = await ask_own(link)
+        return status if link is not None and link is liar.link else truth
+
     for module in (reaper, manager_module, admission):
         monkeypatch.setattr(module, "observe", lying)
-    table_of(listed := await manager.list())
-    assert {one.key: one.memory is None for one in listed} == {"liar": True, "other": False}
+    for module in (reaper, manager_module):
+        monkeypatch.setattr(module, "ask_own", lying_to_its_own)
+    for whoever in (manager, await make_manager()):
+        table_of(listed := await whoever.list())
+        assert {one.key: one.memory is None for one in listed} == {"liar": True, "other": False}
     await other.keep_for(0.1)
     async with asyncio.timeout(60):
         while await manager.engine.inspect(other.container_name) is not None:

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from session_manager import SessionClosed, SessionManager, Settings, SettingsError, open_session
+from session_manager.engine import ExecStream
 from tests.conftest import MakeManager, MakeSettings, run_python
 
 SET = """
@@ -144,6 +145,40 @@ async def test_list_tells_what_runs(manager: SessionManager, make_manager: MakeM
     assert (first.state, second.state) == ("busy", "idle")
     assert first.memory is not None and 10e6 < first.memory < 1e9
     assert second.idle is not None and 0 <= second.idle < 60 and second.age < 120
+
+
+async def test_looking_at_sessions_of_one_s_own_starts_nothing_in_them(
+    manager: SessionManager, make_manager: MakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = await make_manager()
+    await (await other.session("another's")).execute("x = 1")
+    session = await manager.session("own")
+    await session.execute("x = 1")
+    seen: list[str] = []
+    started, exec_into = asyncio.Event(), manager.engine.exec
+
+    async def exec_seen(container: str, *, observe: bool = False) -> ExecStream:
+        found = await manager.engine.inspect(container)
+        seen.append(found.name if found is not None else "gone")
+        return await exec_into(container, observe=observe)
+
+    monkeypatch.setattr(manager.engine, "exec", exec_seen)
+    task = asyncio.create_task(
+        session.execute("import time; print(1, flush=True); time.sleep(60)", on_output=lambda _: started.set())
+    )
+    await started.wait()
+    states = {one.key: (one.state, one.memory is not None) for one in await manager.list()}
+    assert states == {"own": ("busy", True), "another's": ("idle", True)}
+    manager._reaper._next_look.clear()
+    await manager._reaper.sweep()
+    assert session.container_name not in seen and seen
+    link = session.link
+    assert link is not None
+    link.drop()
+    await link.wait_until_broken()
+    assert {one.state for one in await manager.list() if one.key == "own"} == {"busy"}
+    await session.interrupt()
+    assert (await task).status == "interrupted"
 
 
 async def test_stop_keeps_the_workspace_and_purge_does_not(manager: SessionManager) -> None:
