@@ -36,6 +36,8 @@ from .supervision import supervision
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 30.0
+FIRST_CELL_SECONDS = 0.2
+"""Seconds in which who has just got a container has its first cell answered, before the next one takes a processor."""
 STATUS_TIMEOUT = 5.0
 
 
@@ -133,6 +135,7 @@ class Pool:
                 await asyncio.wait_for(self._wanted.wait(), LOOK_SECONDS)
             except TimeoutError:
                 continue
+            await asyncio.sleep(FIRST_CELL_SECONDS)
 
     async def _fill(self) -> None:
         """Let go of members that are gone, remove stale ones that nobody holds, start what is missing."""
