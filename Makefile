@@ -111,12 +111,14 @@ audit: venv
 
 # with the oldest versions that pyproject.toml allows, in an environment of their own
 LOWEST := build/lowest
+# it blames what is left open on whichever test runs as that is found
+OLD_PYTEST := -p no:unraisableexception
 
 lowest: image-example
 	$(BIN)/python -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python -m pip install -qq --disable-pip-version-check 'uv>=0.5'
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev]'
-	$(LOWEST)/bin/pytest -p no:cacheprovider tests/unit tests/conformance
+	$(LOWEST)/bin/pytest -q -p no:cacheprovider $(OLD_PYTEST) tests/unit tests/conformance/test_cells.py
 
 openwebui: $(OPENWEBUI)/.ready
 
