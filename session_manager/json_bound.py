@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from itertools import chain, islice
 from typing import Final
 
 MOST_VALUES: Final = 2_000_000
-"""About how many values one text may hold: what becomes of them takes some hundred megabytes at most."""
+"""About how many values may come at once: what becomes of them takes some hundred megabytes at most."""
 _VALUE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[,\[{]', re.DOTALL)
 
 
-def holds_too_much(text: bytes) -> bool:
-    """Whether it would become more than a program should keep, however few bytes it is. What is in strings does not
-    count: they take about as much as they are long."""
-    if len(text) <= MOST_VALUES:
+def holds_too_much(*texts: bytes) -> bool:
+    """Whether they would together become more than a program should keep, however few bytes they are. What is in
+    strings does not count: they take about as much as they are long."""
+    if sum(map(len, texts)) <= MOST_VALUES:
         return False
-    return any(number >= MOST_VALUES for number, _ in enumerate(_VALUE.finditer(text)))
+    values = chain.from_iterable(map(_VALUE.finditer, texts))
+    return next(islice(values, MOST_VALUES, None), None) is not None

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+JSON_PARTS = 5
+"""The signature, and what is read as JSON: header, parent header, metadata, content. Buffers of bytes come after."""
 KERNEL_INFO_AGAIN = 0.5
 """Seconds without a sign of life on iopub before kernel_info is asked again (the subscription race)."""
 REJOIN = 1.0
@@ -315,12 +317,12 @@ class Kernel:
                 slice_end = time.monotonic() + SLICE
 
     def _decode(self, session: Any, frames: list[bytes]) -> Message | None:
-        if any(map(holds_too_much, frames)):
-            self.left_out += 1
-            logger.debug("a message of %d bytes holds too many values", sum(map(len, frames)))
-            return None
         try:
             _, parts = session.feed_identities(frames)
+            if holds_too_much(*parts[:JSON_PARTS]):
+                self.left_out += 1
+                logger.debug("a message of %d bytes holds too many values", sum(map(len, frames)))
+                return None
             message: object = session.deserialize(parts)
         except Exception as error:  # noqa: BLE001 - hostile bytes can fail in any way that a decoder can
             self.malformed += 1

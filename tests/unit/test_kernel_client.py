@@ -126,6 +126,29 @@ async def test_a_message_of_too_many_values_is_left_out_and_said(bench: Bench, m
     await assert_works(bench)
 
 
+async def test_the_parts_that_are_read_count_together_and_buffers_do_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_bound, "MOST_VALUES", 2000)
+    half = [0] * 1500
+
+    def cell(kernel: FakeKernel, request: Message) -> None:
+        kernel.status(request, "busy")
+        shown = {"data": {"application/json": half}, "metadata": {}}
+        message = kernel.wire.msg("display_data", shown, parent=request, metadata={"more": half})
+        kernel.wire.send(kernel.iopub, message, ident=b"display_data")
+        printed = kernel.wire.msg("stream", {"name": "stdout", "text": "beside a buffer"}, parent=request)
+        kernel.wire.send(kernel.iopub, printed, ident=b"stream", buffers=[b"," * 5000])
+        kernel.end(request)
+
+    bench.fake.cell = cell
+    result = await bench.run()
+    assert (result.status, result.output_incomplete) == ("ok", True)
+    assert result.outputs == (Stream("stdout", "beside a buffer"),)
+    assert bench.kernel.left_out == 1
+    await assert_works(bench)
+
+
 @pytest.mark.parametrize(
     ("text", "too_much"),
     [
