@@ -16,7 +16,7 @@ from typing import Self
 from .admission import Admission
 from .container import Starter
 from .engine import Engine, make_engine
-from .engine.base import ExecStream
+from .engine.base import ContainerInfo, ExecStream
 from .errors import ContainerGone, FileMissing, LinkError, SandboxError, SessionClosed, SettingsError
 from .journal import Journal, read_session_journal
 from .kernel import load_client
@@ -269,16 +269,9 @@ class SessionManager:
     async def _status(self, session: SessionRecord) -> SessionStatus:
         info = session.container
         fields: Mapping[str, object] = {}
-        known = await ask_own(self._own_link(session)) if info is not None and info.state == "running" else None
-        if known is not None:
-            fields = known
-        elif info is not None and info.state == "running":
-            link = Link(self._thread, self._thread.new_directory(), lambda: None)
-            try:
-                fields = await observe(link, self.engine, info.id)
-            except (ContainerGone, LinkError) as error:
-                logger.debug("no status of %s: %s", info.name, error)
-            await link.close()
+        if info is not None and info.state == "running":
+            own = await ask_own(self._own_link(session))
+            fields = own if own is not None else await self._look_into(info)
         running = fields.get("running")
         state = "files only" if info is None else info.state
         return SessionStatus(
@@ -294,6 +287,17 @@ class SessionManager:
             image="" if info is None else info.image,
             unused_since=session.unused_since,
         )
+
+    async def _look_into(self, container: ContainerInfo) -> Mapping[str, object]:
+        """The status of a session that this program has no link into; empty where it does not say."""
+        link = Link(self._thread, self._thread.new_directory(), lambda: None)
+        try:
+            return await observe(link, self.engine, container.id)
+        except (ContainerGone, LinkError) as error:
+            logger.debug("no status of %s: %s", container.name, error)
+            return {}
+        finally:
+            await link.close()
 
     async def stop(self, key: str, *, owner: str = "", purge: bool = False) -> bool:
         """End a session, whoever made it; whether there was one. ``purge`` removes its workspace too, for good."""
