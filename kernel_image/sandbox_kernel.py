@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ipykernel.ipkernel import IPythonKernel
+from traitlets import Type
 
 from kernel_image import variables
+from kernel_image.interrupts import Interrupts, SandboxShell
 from kernel_image.journal import Journal
 from kernel_image.kept_output import KeptOutput
 from kernel_image.workspace_look import STATE_DIRECTORY, WorkspaceLook
@@ -23,6 +25,7 @@ MOST_REPORTED = 100_000  # bytes of a report: it has to fit into an answer to th
 class SandboxKernel(IPythonKernel):
     """Answers three requests more: ``replay_request`` (control), ``variables_request`` (shell, best in a subshell)."""
 
+    shell_class = Type(SandboxShell)
     kept_output: KeptOutput
     workspace: WorkspaceLook
     journal: Journal | None = None
@@ -52,6 +55,16 @@ class SandboxKernel(IPythonKernel):
         seconds = float(parent["content"].get("seconds", 1.0))
         found = variables.describe(self.shell.user_ns, skip=self.shell.user_ns_hidden, seconds=seconds)
         self.session.send(stream, "variables_reply", {"status": "ok", "variables": found}, parent, ident)
+
+    async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Run a cell, and reply."""
+        with self.shell.interrupts.of_cell():
+            await super().execute_request(stream, ident, parent)
+
+    def _cancel_on_sigint(self, future: asyncio.Future[Any]) -> contextlib.AbstractContextManager[None]:
+        """Called by ipykernel with a cell that the event loop runs."""
+        interrupts: Interrupts = self.shell.interrupts
+        return interrupts.of_task(future)
 
     def _publish_execute_input(self, code: str, parent: dict[str, Any], execution_count: int) -> None:
         """Called by ipykernel as a cell begins."""
