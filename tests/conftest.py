@@ -62,7 +62,8 @@ def make_settings(engine_name: str, state_dir: Path) -> MakeSettings:
     ENGINES_USED.add(cast(Literal["docker", "process"], engine_name))
 
     def make(**changes: object) -> Settings:
-        limits = {"timeout": 60, "interrupt_grace": 2.0, "idle_timeout": 900}
+        # the grace outlasts what a shared machine stalls for: what can be interrupted must not be killed
+        limits = {"timeout": 60, "interrupt_grace": 15.0, "idle_timeout": 900}
         limits |= changes.pop("limits", {})  # type: ignore[call-overload]
         return Settings(
             **{
@@ -97,6 +98,12 @@ async def make_manager(make_settings: MakeSettings) -> AsyncIterator[MakeManager
 async def manager(make_manager: MakeManager) -> SessionManager:
     """One manager."""
     return await make_manager()
+
+
+@pytest.fixture
+async def hasty_manager(make_manager: MakeManager) -> SessionManager:
+    """One that soon kills what an interrupt does not end."""
+    return await make_manager(limits={"interrupt_grace": 0.5})
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def cli_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[s
     """An environment with this test run's namespace; its sessions are removed when the run ends."""
     state = tmp_path_factory.mktemp("cli-state")
     config = state / "config.yaml"
-    config.write_text("limits: {interrupt_grace: 2.0, idle_timeout: 900}\n")
+    config.write_text("limits: {interrupt_grace: 15.0, idle_timeout: 900}\n")
     inherited = {
         name: value
         for name, value in os.environ.items()

@@ -16,6 +16,7 @@ from .conftest import CommandLine
 
 WARNING = "warning: The process engine gives no isolation"
 IGNORES_INTERRUPTS = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True:\n    pass"
+HASTY = {"DOCKER_INTERPRETER_LIMITS__INTERRUPT_GRACE": "0.5"}
 SLEEPS = "left = 5\nprint('begun', flush=True)\nimport time\ntime.sleep(60)"
 
 
@@ -84,7 +85,7 @@ def test_throw_away_session_is_thrown_away(cli: CommandLine) -> None:
 
 
 def test_exit_code_of_what_has_to_be_killed(cli: CommandLine) -> None:
-    run = cli("run", "--timeout", "0.5", "-c", IGNORES_INTERRUPTS)
+    run = cli("run", "--timeout", "0.5", "-c", IGNORES_INTERRUPTS, **HASTY)
     assert run.returncode == 137
     assert "was killed" in run.stderr
 
@@ -189,7 +190,7 @@ def test_json_of_files_whose_names_are_no_utf_8(cli: CommandLine) -> None:
 
 
 def test_json_of_a_time_limit(cli: CommandLine) -> None:
-    run = cli("run", "--json", "--timeout", "0.5", "-c", IGNORES_INTERRUPTS)
+    run = cli("run", "--json", "--timeout", "0.5", "-c", IGNORES_INTERRUPTS, **HASTY)
     assert run.returncode == 137
     found = json.loads(run.stdout)
     assert (found["status"], found["variables_kept"]) == ("killed", False)

@@ -125,7 +125,8 @@ async def test_a_timeout_interrupts_and_keeps_variables(session: Session) -> Non
     assert (await session.execute("x")).text == "1"
 
 
-async def test_a_cell_that_swallows_interrupts_is_killed_and_files_stay(session: Session) -> None:
+async def test_a_cell_that_swallows_interrupts_is_killed_and_files_stay(hasty_manager: SessionManager) -> None:
+    session = await hasty_manager.throw_away()
     await session.execute("x = 1; import time; open('kept.txt', 'w').write('here')")
     run = await session.execute(
         "while True:\n    try:\n        time.sleep(0.1)\n    except KeyboardInterrupt:\n        print('no')",
@@ -138,7 +139,8 @@ async def test_a_cell_that_swallows_interrupts_is_killed_and_files_stay(session:
     assert after.text == "here False" and after.notice is None, "what was told once is not told again"
 
 
-async def test_code_that_ignores_signals_is_killed(session: Session) -> None:
+async def test_code_that_ignores_signals_is_killed(hasty_manager: SessionManager) -> None:
+    session = await hasty_manager.throw_away()
     run = await session.execute(
         "import signal, ctypes\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "ctypes.PyDLL(None).sleep(600)  # holds the GIL",

@@ -116,7 +116,10 @@ async def test_a_cell_that_raises_or_is_interrupted_leaves_files_too(session: Se
         ("import time\nwhile True:\n try: time.sleep(9)\n except KeyboardInterrupt: pass", "killed"),
     ],
 )
-async def test_a_cell_whose_python_is_gone_leaves_files_too(session: Session, code: str, status: str) -> None:
+async def test_a_cell_whose_python_is_gone_leaves_files_too(
+    hasty_manager: SessionManager, code: str, status: str
+) -> None:
+    session = await hasty_manager.throw_away()
     # the clock of files' times moves in steps: what is done in one step can't be told apart
     await session.execute("open('old', 'w').write('1'); open('untouched', 'w').close(); import time; time.sleep(0.1)")
     write = "with open('old', 'a') as old, open('new', 'w') as new: old.write('2'); new.write('abc')\n"

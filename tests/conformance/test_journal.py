@@ -29,11 +29,11 @@ def printed(journal: Journal, number: int) -> str:
     return "".join(output.text for output in journal.cells[number].outputs if isinstance(output, Stream))
 
 
-async def test_every_cell_is_written_down(manager: SessionManager) -> None:
+async def test_every_cell_is_written_down(manager: SessionManager, hasty_manager: SessionManager) -> None:
     session = await manager.session("written")
     await session.execute("print('one')\n'two'", asked_by="user 1")
     await session.execute("1/0")
-    await session.execute(STUBBORN, timeout=1)
+    await (await hasty_manager.session("written")).execute(STUBBORN, timeout=1)
     await session.execute("import os; os._exit(3)")
     await session.execute("import time; time.sleep(60)", timeout=1)
     journal = await session.journal()

@@ -82,8 +82,8 @@ async def test_a_memory_bomb_ends_python_alone(manager: SessionManager) -> None:
     assert (await other.execute("x")).text == "1"
 
 
-async def test_a_fork_bomb_stays_inside(manager: SessionManager) -> None:
-    session, other = await manager.session("fork"), await manager.session("beside")
+async def test_a_fork_bomb_stays_inside(manager: SessionManager, hasty_manager: SessionManager) -> None:
+    session, other = await hasty_manager.session("fork"), await manager.session("beside")
     run = await session.execute("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", timeout=2)
     assert run.status in ("interrupted", "killed", "died")
     assert (await other.execute("1 + 1", timeout=30)).text == "2"
@@ -127,7 +127,10 @@ async def test_a_container_paused_by_hand_says_so(manager: SessionManager, clien
         client.unpause(name)
 
 
-async def test_a_supervisor_that_is_gone_costs_the_container(session: Session, client: docker.APIClient) -> None:
+async def test_a_supervisor_that_is_gone_costs_the_container(
+    hasty_manager: SessionManager, client: docker.APIClient
+) -> None:
+    session = await hasty_manager.throw_away()
     # stopped, as code inside could do were it allowed to: it answers nothing
     pid = client.inspect_container(session.container_name)["State"]["Pid"]
     await session.execute("open('kept.txt', 'w').write('here')")
