@@ -29,6 +29,8 @@ GRACE = 0.2
 READY = KernelState("ready", 1)
 LIMITS = Limits(interrupt_grace=GRACE, message_bytes=1 << 20, output_bytes=8 << 20)
 SETTINGS = Settings(limits=LIMITS, container=ContainerOptions(mem_limit=2 << 30))
+PATIENT = Settings(limits=LIMITS.model_copy(update={"interrupt_grace": 3.0}))
+"""Where a kernel that reacts to an interrupt must not be killed, however long this machine stands still."""
 
 Message = dict[str, Any]
 
@@ -248,6 +250,7 @@ class Bench:
         self.wake = asyncio.Event()
         self.kernel = Kernel(cast("Any", self.link), LIMITS, self.wake.set)
         self.stop = False
+        self.settings = SETTINGS
         self.shown: list[Output] = []
         self.runs: list[CellRun] = []
 
@@ -257,7 +260,7 @@ class Bench:
         timeout: float | None = PATIENCE,
         on_output: OnOutput | None = None,
     ) -> Execution:
-        run = CellRun(cast("Any", self.container), self.kernel, SETTINGS, self.wake, lambda: self.stop)
+        run = CellRun(cast("Any", self.container), self.kernel, self.settings, self.wake, lambda: self.stop)
         self.runs.append(run)
         async with asyncio.timeout(PATIENCE + 10):
             return await run.run(code, timeout, on_output or self.shown.append, None)

@@ -644,7 +644,7 @@ def test_a_repr_that_takes_too_long_is_given_up() -> None:
     namespace = {f"s{number}": Slow() for number in range(100)} | {"last": 1}
     began = time.monotonic()
     entries = variables.describe(namespace, skip=(), seconds=0.5)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert entries[0]["repr"] == "<Slow: repr took too long>"
     assert entries[99]["repr"] == "<Slow: no time left for its repr>"
     assert entries[100]["repr"] == "1"
