@@ -8,19 +8,18 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kernel_python import KernelPython, Standby
 from processes import oom_kill_count
 from runtime_files import read_ordinary, write_anew
 
 LAST_WORDS = 4096  # bytes kept of what the kernel's process wrote to its own stdout and stderr
 MAX_RECORD = 16384  # bytes read of what the kernel notes of a cell
 MAX_ANSWER = 131072  # bytes of one answer to a command
-KERNEL = str(Path(__file__).with_name("launch_kernel.py"))
 
 
 class KernelProcess:
@@ -38,13 +37,14 @@ class KernelProcess:
         on_ready: Callable[[], None],
         on_answer: Callable[[dict[str, Any]], None],
     ) -> None:
-        self.workspace = workspace
         self.options = options
         self.selector = selector
         self.on_ready = on_ready
         self.on_answer = on_answer
         self.connection_file = runtime / "kernel.json"
         self.activity = runtime / "activity"
+        self.where = (workspace, self.connection_file, self.activity)
+        self.standby = Standby()
         self.pid = 0
         self.channel: socket.socket | None = None  # ready, commands and answers
         self.is_ready = False
@@ -58,38 +58,17 @@ class KernelProcess:
         self.last_words = self.answers = b""
         self.is_ready = False
         self.oom_kills = oom_kill_count()
-        ours, theirs = socket.socketpair()
-        output_read, output_write = os.pipe()
-        ours.setblocking(False)
-        os.set_blocking(output_read, False)
-        theirs.set_inheritable(True)
-        environment = dict(os.environ)
-        if os.getpid() != 1:
-            environment["JPY_PARENT_PID"] = str(os.getpid())
-        options = {**self.options, "preload": self.options.get("preload", []) if first else []}
-        arguments = [str(self.connection_file), str(theirs.fileno()), str(self.activity), json.dumps(options)]
-        os.chdir(self.workspace)
-        self.pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, KERNEL, *arguments],
-            environment,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, output_write, 1),
-                (os.POSIX_SPAWN_DUP2, output_write, 2),
-            ],
-            setpgroup=0,
-            setsigdef=[signal.SIGINT, signal.SIGCHLD, signal.SIGTERM],
-        )
-        os.chdir("/")
-        # the kernel, not this process, is what the kernel of the host should end when memory runs out
-        with contextlib.suppress(OSError):
-            Path(f"/proc/{self.pid}/oom_score_adj").write_text("1000")
-        theirs.close()
-        os.close(output_write)
-        self.channel, self.output_fd = ours, output_read
-        self.selector.register(ours, selectors.EVENT_READ, self.on_channel)
-        self.selector.register(output_read, selectors.EVENT_READ, self.on_output)
+        python = self.standby.take()
+        if python is None:
+            preload = self.options.get("preload", []) if first else []
+            python = KernelPython(*self.where, {**self.options, "preload": preload})
+        self.pid, self.channel, self.output_fd = python.pid, python.channel, python.output
+        self.selector.register(self.channel, selectors.EVENT_READ, self.on_channel)
+        self.selector.register(self.output_fd, selectors.EVENT_READ, self.on_output)
+
+    def stand_by(self, seconds: float) -> None:
+        """Have the next kernel's Python ready, for so long: this kernel may have to be killed."""
+        self.standby.prepare(seconds, *self.where, options={**self.options, "preload": []})
 
     def command(self, **fields: Any) -> bool:
         """Tell the kernel to do something between its cells; whether it could be told."""

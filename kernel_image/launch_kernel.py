@@ -2,6 +2,7 @@
 
 ``launch_kernel.py CONNECTION_FILE CHANNEL_FD ACTIVITY_FILE OPTIONS``, run by the supervisor; the options are JSON. The
 channel is a socket: a ``1`` goes out when the kernel's sockets are bound; then lines of JSON, commands and answers.
+With the option ``standby`` it first waits for a byte, before it makes anything that the kernel before it still uses.
 
 What differs from a plain ``ipykernel_launcher``:
 
@@ -166,6 +167,8 @@ def main() -> None:
     """Initialise the kernel, tell the supervisor, and serve until told to stop."""
     connection_file, activity, options = sys.argv[1], sys.argv[3], json.loads(sys.argv[4])
     channel = socket.socket(fileno=int(sys.argv[2]))
+    if options.get("standby") and not channel.recv(1):  # until the kernel before this one is gone
+        return
     channel.set_inheritable(False)
     workspace = Path.cwd()
     # the workspace is where imports come from, as in a notebook; this package's folder is not

@@ -117,6 +117,8 @@ class Supervisor:
     def pause(self) -> float:
         """Seconds until something may have to be done though nothing happens."""
         pauses = [LONGEST_PAUSE, self.turns.pause(), self.lifetime.pause()]
+        if self.kernel.standby.pid:
+            pauses.append(self.kernel.standby.until - time.monotonic())
         if self.command:
             pauses.append(self.command.deadline - time.monotonic())
         return max(0.0, min(pauses))
@@ -126,6 +128,8 @@ class Supervisor:
         if self.command and time.monotonic() > self.command.deadline:
             self.kernel.interrupt()
             self.finish_command({"error": "it took too long"})
+        if time.monotonic() > self.kernel.standby.until:
+            self.kernel.standby.discard()
         match self.lifetime.verdict(self.control.company() > 0, working=self.working()):
             case "interrupt":
                 self.kernel.interrupt()
@@ -225,6 +229,7 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            self.kernel.standby.ended(pid)
             if pid == self.kernel.pid:
                 self.on_kernel_end(status)
 
@@ -265,9 +270,14 @@ class Supervisor:
             self.start_kernel()
 
     def kill_all(self) -> None:
-        """SIGKILL every process that came from this one: the kernel, what it started, and what those left behind."""
+        """SIGKILL every process that came from this one: the kernel, what it started, and what those left behind.
+
+        A Python that waits to become the next kernel is spared where there is to be one.
+        """
         deadline = time.monotonic() + KILL_SECONDS
-        while pids := descendants(os.getpid()):
+        if not self.restarting:
+            self.kernel.standby.discard()
+        while pids := [pid for pid in descendants(os.getpid()) if pid != self.kernel.standby.pid]:
             for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: a fork bomb must not outrun us
                 for pid in pids:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -324,6 +334,8 @@ class Supervisor:
                 if "cell" in request and (running is None or running["msg_id"] != request["cell"]):
                     return {"interrupted": False}
                 self.kernel.interrupt()
+                if seconds := request.get("standby"):
+                    self.kernel.stand_by(float(seconds))
                 return {"interrupted": running is not None}
             case "restart":
                 self.restart()

@@ -40,6 +40,8 @@ DRAIN = 0.5
 """Seconds at most to collect what a dead kernel still had under way."""
 QUIET = 0.05
 RESTART_TIMEOUT = 10.0
+STANDBY_MARGIN = 5.0
+"""Seconds beyond the last grace time for which the next kernel's Python is kept, should this one have to be killed."""
 MOST_HEALS = 20
 """A link that breaks more often than this in a row is being broken on purpose."""
 LASTING = 60.0
@@ -300,11 +302,11 @@ class CellRun:
                 self._cell = self._kernel.execute(self._code, self._on_output, self._cell.log, self._asked_by)
 
     async def _drain(self) -> None:
-        """Let what a dead kernel sent arrive: until nothing has come for a moment."""
+        """Let what a dead kernel sent arrive: until nothing has come for a moment. The next one may speak already."""
         deadline = time.monotonic() + DRAIN
         while time.monotonic() < deadline:
             await asyncio.sleep(QUIET)
-            if time.monotonic() - self._kernel.last_message > QUIET:
+            if time.monotonic() - self._kernel.last_of_a_cell > QUIET:
                 return
 
     # -- the ladder -------------------------------------------------------------------------------------------
@@ -332,6 +334,7 @@ class CellRun:
 
     async def _signal(self) -> None:
         try:
-            await self._link.request("interrupt", self._limits.interrupt_grace)
+            grace = self._limits.interrupt_grace
+            await self._link.request("interrupt", grace, standby=grace + STANDBY_MARGIN)
         except SandboxError as error:
             logger.info("%s", error)  # the next step is harder, and needs no answer

@@ -77,6 +77,8 @@ class Kernel:
         self.generation = link.kernel.generation
         self.last_message = 0.0
         """``time.monotonic()`` of the last message from the kernel."""
+        self.last_of_a_cell = 0.0
+        """The same of the last message that belonged to a cell of ours."""
         self.malformed = 0
         """Messages that were none."""
         self.left_out = 0
@@ -349,6 +351,7 @@ class Kernel:
         routed = self._router.on_iopub(message)
         if routed is None:
             return
+        self.last_of_a_cell = time.monotonic()
         cell, output = routed
         if output is not None and (listener := self._listeners.get(cell.msg_id)) is not None:
             listener(output)

@@ -139,6 +139,21 @@ async def test_a_cell_that_swallows_interrupts_is_killed_and_files_stay(hasty_ma
     assert after.text == "here False" and after.notice is None, "what was told once is not told again"
 
 
+async def test_the_python_after_a_kill_did_its_imports_before(make_manager: MakeManager) -> None:
+    session = await (await make_manager(limits={"interrupt_grace": 3.0})).throw_away()
+    begun = time.monotonic()
+    run = await session.execute(
+        "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass", timeout=1
+    )
+    assert run.status == "killed"
+    after = await session.execute(
+        "ticks = float(open('/proc/self/stat').read().rpartition(')')[2].split()[19])\n"
+        "import os, time; time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf('SC_CLK_TCK')"
+    )
+    # it was started at the second interrupt, 3 s before the kill, and 4 s after the cell's beginning
+    assert 2.5 < float(after.text) < time.monotonic() - begun - 3
+
+
 async def test_code_that_ignores_signals_is_killed(hasty_manager: SessionManager) -> None:
     session = await hasty_manager.throw_away()
     run = await session.execute(

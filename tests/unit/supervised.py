@@ -21,9 +21,9 @@ PATIENCE = 30.0
 SHORT = 0.3
 """The turn's time limit here, in seconds."""
 
-MODULES = ("supervisor", "control_socket", "journal_file", "kernel_process", "lifetime", "peers", "processes") + (
-    "runtime_files",
-    "turns",
+MODULES = (
+    *("supervisor", "control_socket", "journal_file", "kernel_process", "kernel_python"),
+    *("lifetime", "peers", "processes", "runtime_files", "turns"),
 )
 """What the supervisor is made of."""
 
@@ -45,6 +45,10 @@ def wait_for(name):
     while not Path(name).exists():
         time.sleep(0.005)
 
+if json.loads(options).get("standby"):
+    Path("standby").write_text(str(os.getpid()))
+    if not channel.recv(1):
+        sys.exit()
 Path("pid").write_text(str(os.getpid()))
 exec(Path("code.py").read_text())
 """
@@ -88,7 +92,7 @@ wait_for("daemon")
 START = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
-import lifetime, supervisor, turns
+import kernel_python, lifetime, supervisor, turns
 {changes}
 sys.exit(supervisor.main())
 """

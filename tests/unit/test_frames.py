@@ -41,7 +41,7 @@ def load(name: str) -> ModuleType:
 
 BESIDE = (
     *("peers", "runtime_files", "control_socket", "journal_file"),
-    *("processes", "kernel_process", "lifetime", "turns"),
+    *("processes", "kernel_python", "kernel_process", "lifetime", "turns"),
 )
 """The modules that the supervisor is made of, in the order in which they need each other."""
 DOOR = ("file_door", "workspace_folders")
