@@ -38,20 +38,20 @@ class Interrupts:
         self._dispatcher: asyncio.Task[Any] | None = None
         self._process = os.getpid()
 
+    def install(self) -> Any:
+        """For the cell that comes. The handler before. Raises ValueError in a subshell, which no signal reaches."""
+        self._waits = False
+        return signal.signal(signal.SIGINT, self._on_signal)
+
     @contextlib.contextmanager
     def of_cell(self) -> Iterator[None]:
         """Around all of a cell, reply and all."""
-        if threading.current_thread() is not threading.main_thread():  # a subshell: no signal reaches it
-            yield
-            return
-        self._waits = False
-        self._dispatcher = asyncio.current_task()
+        if threading.current_thread() is threading.main_thread():
+            self._dispatcher = asyncio.current_task()
         token = _of_a_cell.set(False)
-        before = signal.signal(signal.SIGINT, self._on_signal)
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
             _of_a_cell.reset(token)
 
     @contextlib.contextmanager

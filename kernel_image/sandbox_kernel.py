@@ -56,6 +56,13 @@ class SandboxKernel(IPythonKernel):
         found = variables.describe(self.shell.user_ns, skip=self.shell.user_ns_hidden, seconds=seconds)
         self.session.send(stream, "variables_reply", {"status": "ok", "variables": found}, parent, ident)
 
+    def pre_handler_hook(self) -> None:
+        """Called by ipykernel before each request on the shell channel, which puts back afterwards what was before."""
+        if self.get_parent("shell").get("header", {}).get("msg_type") == "execute_request":
+            self.saved_sigint_handler = self.shell.interrupts.install()
+        else:
+            super().pre_handler_hook()
+
     async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Run a cell, and reply."""
         with self.shell.interrupts.of_cell():

@@ -72,16 +72,32 @@ async def test_callbacks_after_a_cell_are_interrupted_and_the_reply_comes(sessio
 
 
 @pytest.mark.parametrize("await_", ["", "await asyncio.sleep(0)\n"])
-async def test_a_signal_while_the_reply_is_made_loses_nothing(session: Session, await_: str) -> None:
+@pytest.mark.parametrize("after", ["finish_metadata", "finish"])
+async def test_a_signal_while_the_reply_is_made_loses_nothing(session: Session, after: str, await_: str) -> None:
     await session.execute(
-        f"import asyncio\n{SIGNAL}kernel = get_ipython().kernel\nfinish, armed = kernel.finish_metadata, False\n"
-        "def finish_signalled(*arguments):\n    if armed: signalled()\n    return finish(*arguments)\n"
-        "kernel.finish_metadata = finish_signalled"
+        f"import asyncio\n{SIGNAL}kernel = get_ipython().kernel\narmed = False\n"
+        "make, answer = kernel.finish_metadata, kernel.shell_handlers['execute_request']\n"
+        "def finish_metadata(*arguments):\n    if armed: signalled()\n    return make(*arguments)\n"
+        "async def finish(*arguments):\n    await answer(*arguments)\n    if armed: signalled()\n"
+        "if AFTER == 'finish': kernel.shell_handlers['execute_request'] = finish\n"
+        "else: kernel.finish_metadata = finish_metadata".replace("AFTER", repr(after))
     )
     for number in range(3):
         run = await asyncio.wait_for(session.execute(f"{await_}armed = True\n{number}"), 60)
         assert (run.status, run.text) == ("ok", str(number))
     assert (await session.execute("armed = False\n'unharmed'")).text == "'unharmed'"
+
+
+async def test_a_signal_before_the_cell_is_its_own(session: Session) -> None:
+    await session.execute(
+        f"{SIGNAL}handlers = get_ipython().kernel.shell_handlers\nanswer = handlers['execute_request']\n"
+        "async def early(*arguments):\n    handlers['execute_request'] = answer\n    signalled()\n"
+        "    await answer(*arguments)\n"
+        "handlers['execute_request'] = early"
+    )
+    run = await asyncio.wait_for(session.execute("reached = True"), 60)
+    assert run.status == "error" and run.error is not None and run.error.name == "KeyboardInterrupt"
+    assert (await session.execute("'reached' in globals()")).text == "False"
 
 
 async def test_a_signal_before_the_code_ends_it_all_the_same(session: Session) -> None:
