@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,9 +60,15 @@ def test_it_is_installed_again_and_its_valves_stay(admin: User, webui: OpenWebUI
     ],
 )
 def test_what_can_go_wrong_is_a_sentence(
-    admin: User, webui: OpenWebUI, arguments: tuple[str, ...], variables: dict[str, str], words: str
+    admin: User,
+    webui: OpenWebUI,
+    tool_file: Path,
+    arguments: tuple[str, ...],
+    variables: dict[str, str],
+    words: str,
 ) -> None:
-    done = install(webui.url, *arguments, **variables)
+    # the file that is installed: where only the valve is wrong, it is saved again, and other tests go on with it
+    done = install(webui.url, "--file", str(tool_file), *arguments, **variables)
     assert done.returncode == 1
     assert words in done.stderr and "Traceback" not in done.stderr
 
