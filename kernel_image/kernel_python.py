@@ -32,8 +32,8 @@ class KernelPython:
         if os.getpid() != 1:
             environment["JPY_PARENT_PID"] = str(os.getpid())
         arguments = [str(connection_file), str(theirs.fileno()), str(activity), json.dumps(options)]
-        os.chdir(workspace)
         try:
+            os.chdir(workspace)
             self.pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, KERNEL, *arguments],

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -120,3 +121,16 @@ def test_an_interrupt_alone_makes_none(start: Start) -> None:
     wait_until(lambda: (supervised.workspace / "interrupted").exists())
     time.sleep(0.2)
     assert not (supervised.workspace / "standby").exists()
+
+
+def test_where_none_can_be_started_nothing_stays_open(start: Start) -> None:
+    supervised = start(INTERRUPTIBLE + BUSY)
+    client = supervised.attached()
+    open_files = Path(f"/proc/{supervised.process.pid}/fd")
+    before = len(list(open_files.iterdir()))
+    away = supervised.workspace.rename(supervised.workspace.with_name("away"))
+    for _ in range(3):
+        client.request("interrupt", standby=LONG)
+    assert len(list(open_files.iterdir())) == before
+    away.rename(supervised.workspace)
+    restarted(client)
